@@ -1,0 +1,106 @@
+"""Golden probes: embeddings of fixed contents, to notice that the maths of a space has changed.
+
+A fingerprint covers what a space is made of, not the libraries that compute with it. When a space
+is opened with its weights, the probes are embedded; the first time they are kept beside the
+cache, every later time they are compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from modalbind.anchors.shards import write_whole
+from modalbind.errors import AnchorError
+from modalbind.interfaces import AnchorSpace
+from modalbind.types import AnchorItem
+
+TOLERANCE = 1e-4
+FILE = "golden.safetensors"
+# Several scripts, a digit, punctuation and an empty text: where tokenizers differ.
+TEXTS = (
+    "a dog barks twice",
+    "The quick brown fox, number 42.",
+    "Ein Hund bellt zweimal über den Zaun.",
+    "собака лает",
+    "犬が吠えている",
+    "كلب ينبح",
+    "कुत्ता भौंक रहा है",
+    "",
+)
+_PICTURE_PX = 96
+_TONE_RATE_HZ = 16_000
+
+
+def probe_items(modality: str) -> list[AnchorItem]:
+    """Return the probes of a modality: texts, generated pictures or tones; none for others."""
+    if modality == "text":
+        return [_item(f"probe:text/{i}", partial(str, text)) for i, text in enumerate(TEXTS)]
+    makers: dict[str, Callable[[int], Any]] = {"image": _picture, "audio": _tone}
+    if modality not in makers:
+        return []
+    return [_item(f"probe:{modality}/{i}", partial(makers[modality], i)) for i in range(3)]
+
+
+def _item(key: str, load: Callable[[], Any]) -> AnchorItem:
+    return AnchorItem(key, hashlib.sha256(key.encode()).digest(), load)
+
+
+def _picture(number: int) -> Image.Image:
+    rows, columns = np.mgrid[0:_PICTURE_PX, 0 : _PICTURE_PX + 32 * number]
+    red = 255 * columns // columns.max()
+    green = 255 * ((rows // 12 + columns // 12) % 2)
+    blue = 255 * (((rows - 40) ** 2 + (columns - 50) ** 2) < (10 + 10 * number) ** 2)
+    return Image.fromarray(np.stack([red, green, blue], axis=-1).astype(np.uint8))
+
+
+def _tone(number: int) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+    times_s = np.arange(_TONE_RATE_HZ * (1 + number)) / _TONE_RATE_HZ
+    wave = 0.5 * np.sin(2 * math.pi * 220 * 2**number * times_s)
+    return wave.astype(np.float32), _TONE_RATE_HZ
+
+
+def embed_probes(space: AnchorSpace) -> dict[str, Tensor]:
+    """Return the golden embeddings of a space by modality, float32 `(probes, dim)`."""
+    return {
+        modality: space.encode(modality, probe_items(modality))
+        for modality in space.modalities
+        if probe_items(modality)
+    }
+
+
+def check_probes(space: AnchorSpace, folder: Path) -> None:
+    """Compare a space with its golden probes, or keep them if there are none yet.
+
+    Args:
+        space: Open, with weights.
+        folder: The cache's folder of this fingerprint.
+
+    Raises:
+        AnchorError: If an embedding has moved by more than `TOLERANCE`; names modality and drift.
+    """
+    now = embed_probes(space)
+    path = folder / FILE
+    if not path.is_file():
+        write_whole(path, save({name: tensor.contiguous() for name, tensor in now.items()}))
+        return
+    for modality, golden in load_file(path).items():
+        if modality not in now or now[modality].shape != golden.shape:
+            continue  # probes of another version of modalbind
+        drift = float((now[modality] - golden).abs().max())
+        if not drift <= TOLERANCE:
+            raise AnchorError(
+                f"asked to open anchor {space.name}; its weights are those of {folder.name[:12]} "
+                f"but its {modality} embeddings moved by {drift:.1e}, so another library version "
+                "or device computes otherwise; go back to it, or run `modalbind cache prune "
+                f"{folder.name[:12]}` to compute them anew"
+            )

@@ -1,0 +1,60 @@
+"""The one door for plugins: everything that a plugin may import, and nothing else."""
+
+from modalbind.errors import (
+    AnchorError,
+    BrokenSampleError,
+    DataError,
+    InputError,
+    ManifestError,
+    ModalbindError,
+    NonFiniteError,
+    ShapeError,
+)
+from modalbind.hookspecs import hookimpl
+from modalbind.interfaces import (
+    API_VERSION,
+    AnchorSpace,
+    AnchorSpec,
+    AugmentationSpec,
+    DatasetSpec,
+    Encoder,
+    EncoderSpec,
+    Modality,
+    ModalitySpec,
+    NoOptions,
+    Objective,
+    ObjectiveSpec,
+    Options,
+    PairedDataset,
+)
+from modalbind.types import AnchorItem, AnchorSide, Pair, PairBatch
+
+__all__ = [
+    "API_VERSION",
+    "AnchorError",
+    "AnchorItem",
+    "AnchorSide",
+    "AnchorSpace",
+    "AnchorSpec",
+    "AugmentationSpec",
+    "BrokenSampleError",
+    "DataError",
+    "DatasetSpec",
+    "Encoder",
+    "EncoderSpec",
+    "InputError",
+    "ManifestError",
+    "ModalbindError",
+    "Modality",
+    "ModalitySpec",
+    "NoOptions",
+    "NonFiniteError",
+    "Objective",
+    "ObjectiveSpec",
+    "Options",
+    "Pair",
+    "PairBatch",
+    "PairedDataset",
+    "ShapeError",
+    "hookimpl",
+]

@@ -1,0 +1,91 @@
+"""What the core itself offers, through the same hooks as any plugin.
+
+Found by the core's own entry point; nothing imports this module.
+"""
+
+from __future__ import annotations
+
+from modalbind.anchors.options import OpenClipOptions, PrecomputedOptions, TransformersOptions
+from modalbind.data.options import ManifestOptions, WorldOptions
+from modalbind.hookspecs import hookimpl
+from modalbind.interfaces import API_VERSION, AnchorSpec, DatasetSpec, ObjectiveSpec
+from modalbind.objectives.options import InfoNceOptions, RegressionOptions, SigmoidOptions
+
+
+@hookimpl
+def modalbind_anchors() -> list[AnchorSpec]:
+    """Return the three kinds of anchor space."""
+    return [
+        AnchorSpec(
+            name="openclip",
+            summary="OpenCLIP image-text models: NAME@TAG, hf-hub:NAME, local-dir:PATH, world.",
+            api_version=API_VERSION,
+            build="modalbind.anchors.openclip:build",
+            options=OpenClipOptions,
+        ),
+        AnchorSpec(
+            name="transformers",
+            summary="CLIP-like and CLAP-like models and sentence encoders, by name or folder.",
+            api_version=API_VERSION,
+            build="modalbind.anchors.transformers:build",
+            options=TransformersOptions,
+        ),
+        AnchorSpec(
+            name="precomputed",
+            summary="Tables of vectors by key from any source: npz, Parquet or safetensors.",
+            api_version=API_VERSION,
+            build="modalbind.anchors.precomputed:build",
+            options=PrecomputedOptions,
+        ),
+    ]
+
+
+@hookimpl
+def modalbind_datasets() -> list[DatasetSpec]:
+    """Return the two data sets that serve every modality."""
+    return [
+        DatasetSpec(
+            name="manifest",
+            summary="Your own pairs: a CSV, JSONL or Parquet file, one row per (sample, text).",
+            api_version=API_VERSION,
+            build="modalbind.data.manifest:build",
+            options=ManifestOptions,
+            modality="*",
+        ),
+        DatasetSpec(
+            name="world",
+            summary="Generated scenes with captions in every language of the world.",
+            api_version=API_VERSION,
+            build="modalbind.data.generated:build",
+            options=WorldOptions,
+            modality="*",
+        ),
+    ]
+
+
+@hookimpl
+def modalbind_objectives() -> list[ObjectiveSpec]:
+    """Return the three objectives."""
+    return [
+        ObjectiveSpec(
+            name="infonce",
+            summary="InfoNCE over in-batch negatives, symmetric or in one direction.",
+            api_version=API_VERSION,
+            build="modalbind.objectives.infonce:build",
+            options=InfoNceOptions,
+        ),
+        ObjectiveSpec(
+            name="sigmoid",
+            summary="SigLIP's pairwise sigmoid loss, with a learned bias.",
+            api_version=API_VERSION,
+            build="modalbind.objectives.sigmoid:build",
+            options=SigmoidOptions,
+        ),
+        ObjectiveSpec(
+            name="regression",
+            summary="Distance to the pair's own anchor embedding; no negatives.",
+            api_version=API_VERSION,
+            build="modalbind.objectives.regression:build",
+            options=RegressionOptions,
+        ),
+    ]

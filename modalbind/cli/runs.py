@@ -1,0 +1,204 @@
+"""The commands that train, measure and use a tower: `align`, `evaluate`, `embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from modalbind.cli.output import Debug, Json, print_json, print_mapping
+from modalbind.errors import RecipeError
+from modalbind.plugin_manager import load_plugins
+from modalbind.recipe.load import Request, build_request
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from modalbind.recipe.schema import Recipe
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+def align(
+    modality: Annotated[
+        str | None,
+        typer.Option(help="Modality to add; `modalbind plugins` lists them.", metavar="NAME"),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Name from `modalbind recipes`, or a YAML file; default: the quick start."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Your pairs: CSV, JSONL or Parquet.", metavar="FILE")
+    ] = None,
+    anchor: Annotated[
+        str | None, typer.Option(help="Anchor space, kind:source[@tag].", metavar="SPEC")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change the recipe, e.g. train.lr=1e-4.", metavar="KEY=VALUE"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run directory; default: runs/<recipe>-<time>.", metavar="DIR"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what would be done.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of everything random.", metavar="N")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")
+    ] = None,
+    root: Annotated[
+        str | None, typer.Option(help="Folder that paths in the data start at.", metavar="DIR")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
+    seeds: Annotated[
+        str | None, typer.Option(help="Run once per seed: 0,1,2.", metavar="LIST")
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="Run once per test fold: all, or 1,2.", metavar="LIST")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a tower for a modality into a frozen anchor space, and report what emerged.
+
+    With neither recipe nor data it runs the modality's quick start: nothing to download.
+    """
+    many_seeds, many_folds = _parse_seeds(seeds), _parse_folds(folds)
+    request = Request(modality, recipe, data, anchor, root, seed, device, tuple(set_ or ()))
+    asked = _read_started(out) if resume and request == Request() else None
+    chosen = asked or build_request(request, load_plugins())
+
+    from modalbind import pipeline, report
+
+    console = None if json else _progress_console()
+    if dry_run:
+        planned = pipeline.describe(chosen)
+        print_json(planned) if json else print_mapping(planned)
+    elif many_seeds or many_folds:
+        path = pipeline.sweep(
+            chosen,
+            seeds=many_seeds or (chosen.seed,),
+            folds=many_folds,
+            out=out,
+            resume=resume,
+            force=force,
+            console=console,
+        )
+        summary = report.read_summary(path)
+        _print_result(summary, report.render_summary_terminal(summary), path, json)
+    else:
+        run = pipeline.align(chosen, out=out, resume=resume, force=force, console=console)
+        _print_result(run.report, report.render_terminal(run.report), run.path, json)
+
+
+def evaluate(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are bound.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Other pairs to test on than the run's.", metavar="FILE")
+    ] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Add shuffled and trivial-feature controls.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure finished runs: every direction and language, beside chance and an interval."""
+    from modalbind import pipeline, report
+
+    console = None if json else _progress_console()
+    found = pipeline.evaluate(runs, data=data, controls=controls, console=console)
+    _print_result(found, report.render_terminal(found), None, json)
+
+
+def embed(
+    run: RunArgument,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Files of that modality. For text: texts, or .txt files with one a line.",
+        ),
+    ],
+    modality: Annotated[
+        str, typer.Option(help="The run's own, or text or image of its anchor.", metavar="NAME")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Written: .parquet, .npz or .safetensors.", metavar="FILE")
+    ],
+    windows: Annotated[
+        bool, typer.Option("--windows", help="One row per window of a long sample, with times.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Embed files with a run's tower, or texts and pictures with its anchor, in one space."""
+    from modalbind import pipeline
+
+    given = _read_texts(inputs) if modality == "text" else inputs
+    rows = pipeline.embed_files(run, modality, given, out, windows)
+    if json:
+        print_json({"out": str(out), "modality": modality, "rows": rows})
+    else:
+        print(f"{rows} embeddings written to {out}")
+
+
+def _read_texts(inputs: list[str]) -> list[str]:
+    """Return the texts: a `.txt` file that exists stands for its lines, all else for itself."""
+    texts: list[str] = []
+    for given in inputs:
+        if given.endswith(".txt") and Path(given).is_file():
+            lines = Path(given).read_text(encoding="utf-8").splitlines()
+            texts += [line for line in lines if line.strip()]
+        else:
+            texts.append(given)
+    return texts
+
+
+def _read_started(out: Path | None) -> Recipe:
+    """Return the recipe of the run to go on with: `--resume` alone needs no other option."""
+    from modalbind.rundir import RunDirectory, latest_run_path
+
+    return RunDirectory(out or latest_run_path()).read_recipe()
+
+
+def _progress_console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)  # stdout is for results
+
+
+def _print_result(result: Any, rendered: RenderableType, path: Path | None, as_json: bool) -> None:
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+        return
+    from rich.console import Console
+
+    Console().print(rendered)
+    if path is not None:
+        print(f"written to {path}")
+
+
+def _parse_seeds(text: str | None) -> tuple[int, ...]:
+    parts = _split(text)
+    if not all(part.isdecimal() for part in parts):
+        raise RecipeError(f"seeds '{text}' asked for; not all are numbers; write --seeds 0,1,2")
+    return tuple(int(part) for part in parts)
+
+
+def _parse_folds(text: str | None) -> Literal["all"] | tuple[str, ...] | None:
+    return "all" if text == "all" else _split(text) or None
+
+
+def _split(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

@@ -1,0 +1,89 @@
+"""Samples, texts and pictures that lie in files under one root.
+
+No path leaves the root: not by `..`, not by an absolute path, not through a link.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from modalbind.data.pictures import open_picture
+from modalbind.errors import AnchorError, BrokenSampleError, ManifestError
+from modalbind.interfaces import Modality
+from modalbind.types import AnchorItem, Pair
+
+
+def join_inside(root: Path, key: str) -> Path:
+    """Return the file that `key` names below `root`.
+
+    Raises:
+        ManifestError: If it would lie outside.
+    """
+    path = root / key
+    resolved_root = root.resolve()
+    if Path(key).is_absolute() or not path.resolve().is_relative_to(resolved_root):
+        raise ManifestError(
+            f"path '{key}' asked for; it lies outside the data root {root}; "
+            "use paths relative to the root, or name a higher folder with --root"
+        )
+    return path
+
+
+def hash_file(path: Path) -> bytes:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        BrokenSampleError: If there is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise BrokenSampleError("missing", f"{path}: {error.strerror}") from None
+
+
+def text_item(text: str, language: str | None = None) -> AnchorItem:
+    """Return the anchor-side item of a text; its key is the text itself."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return AnchorItem(text, digest, partial(str, text), language)
+
+
+@dataclass(frozen=True)
+class FileDataset:
+    """Pairs whose samples and pictures are files below `root`."""
+
+    name: str
+    licence: str
+    root: Path
+    rows: tuple[Pair, ...]
+
+    def pairs(self) -> Sequence[Pair]:
+        """Return all rows, in file order."""
+        return self.rows
+
+    def load_sample(self, key: str, modality: Modality) -> Any:
+        """Read one sample through its plugin."""
+        return modality.load(join_inside(self.root, key), key)
+
+    def sample_hash(self, key: str, modality: Modality) -> bytes:
+        """Return 32 bytes that identify the sample's content."""
+        return modality.content_hash(join_inside(self.root, key), key)
+
+    def anchor_item(self, modality: str, key: str, language: str | None = None) -> AnchorItem:
+        """Return a text, or a file below the root, as an anchor-side item."""
+        if modality == "text":
+            return text_item(key, language)
+        if modality != "image":
+            raise AnchorError(
+                f"anchor side '{modality}' asked of data set {self.name}; it pairs samples with "
+                "text and image; set anchor.sides to those"
+            )
+        path = join_inside(self.root, key)
+        # A table of vectors knows a picture by its key and needs no file; hashing is tried late.
+        digest = hash_file(path) if path.exists() else hashlib.sha256(key.encode()).digest()
+        return AnchorItem(key, digest, partial(open_picture, path))

@@ -1,0 +1,84 @@
+"""The generated world as a data set of any modality that can render a scene.
+
+Training scenes have English captions; test scenes have one in every language, and a picture.
+A caption mentions only what the modality can sense.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from modalbind.data.files import text_item
+from modalbind.data.options import WorldOptions
+from modalbind.errors import InputError
+from modalbind.interfaces import Modality, ModalitySpec
+from modalbind.types import AnchorItem, Pair
+from modalbind.world import LANGUAGES, VERSION, build_scenes, caption, scene_from_key, scene_key
+from modalbind.world import render_picture as render
+
+NUISANCE_SEED = 1
+"""Seed of the noise in every view of a scene; scenes differ, so their noise does."""
+
+
+def build(options: WorldOptions, root: Path | None, modality: ModalitySpec) -> WorldDataset:
+    """Draw the scenes of each split.
+
+    Raises:
+        InputError: If the modality has no renderer.
+    """
+    if not modality.perceives:
+        raise InputError(
+            f"generated world asked for modality '{modality.name}'; its plugin cannot render a "
+            "scene; name your own pairs with --data"
+        )
+    return WorldDataset(options, modality.perceives)
+
+
+@dataclass(frozen=True)
+class WorldDataset:
+    """Scenes as pairs; the key of a scene is the key of its sample, its picture and its texts."""
+
+    options: WorldOptions
+    perceives: tuple[str, ...]
+    name: str = field(default=f"generated world, version {VERSION}", init=False)
+    licence: str = field(default="none needed: generated", init=False)
+
+    def pairs(self) -> Sequence[Pair]:
+        """Return all rows: English for training, every language for the other splits."""
+        return list(self._rows())
+
+    def _rows(self) -> Iterator[Pair]:
+        counts = {"train": self.options.train, "val": self.options.val, "test": self.options.test}
+        for split, count in counts.items():
+            for scene in build_scenes(split, count, self.options.seed, self.perceives):
+                key = scene_key(scene)
+                for language, phrasing in self._wordings(split):
+                    text = caption(scene, language, self.perceives, phrasing)
+                    yield Pair(key, text, language, key, split, group=key, positive_key=key)
+
+    def _wordings(self, split: str) -> Iterator[tuple[str, int]]:
+        if split == "test":
+            yield from ((language, 0) for language in LANGUAGES)
+        else:
+            yield from (("en", phrasing) for phrasing in range(self.options.captions))
+
+    def load_sample(self, key: str, modality: Modality) -> Any:
+        """Render a scene in the modality."""
+        return modality.render(scene_from_key(key), NUISANCE_SEED)
+
+    def sample_hash(self, key: str, modality: Modality) -> bytes:
+        """Return a hash of the key: the world's version stands in it."""
+        return hashlib.sha256(f"{key}#{NUISANCE_SEED}".encode()).digest()
+
+    def anchor_item(self, modality: str, key: str, language: str | None = None) -> AnchorItem:
+        """Return a caption, or the picture of the scene with that key."""
+        if modality == "text":
+            return text_item(key, language)
+        picture = partial(render, scene_from_key(key), NUISANCE_SEED)
+        # The pixels themselves, so that a change of the renderer never meets an old embedding.
+        return AnchorItem(key, hashlib.sha256(picture().tobytes()).digest(), picture)

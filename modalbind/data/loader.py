@@ -1,0 +1,239 @@
+"""Seeded training batches.
+
+What a batch holds depends on (seed, epoch, sample) alone: not on the number of worker processes,
+not on where a run was resumed. Captions and augmentations are drawn per sample and epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from modalbind.data.collate import build_side, pad_features
+from modalbind.data.samples import Sample, list_anchors
+from modalbind.interfaces import Modality, PairedDataset
+from modalbind.types import PairBatch
+
+Augmentation = Callable[[Any, torch.Generator], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentations:
+    """Augmentations by the stage that they act on."""
+
+    sample: tuple[Augmentation, ...] = ()
+    features: tuple[Augmentation, ...] = ()
+    batch: tuple[Augmentation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorBank:
+    """Anchor embeddings of one modality, by key.
+
+    Attributes:
+        modality: `text`, `image` …
+        rows: Key to row: `(text, language)` of a text, `(source, path)` of a picture.
+        embeddings: Unit norm, float32 `(len(rows), dim)`.
+    """
+
+    modality: str
+    rows: Mapping[Any, int]
+    embeddings: Tensor
+
+    def pick(self, keys: Sequence[Any]) -> Tensor:
+        """Return the embeddings of keys, `(len(keys), dim)`."""
+        return self.embeddings[torch.tensor([self.rows[k] for k in keys], dtype=torch.long)]
+
+
+def derive_seed(*parts: object) -> int:
+    """Return 63 bits that depend on all parts and on nothing else."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def seeded_generator(*parts: object) -> torch.Generator:
+    """Return a generator seeded by `derive_seed`."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+class FeatureSet(Dataset[Tensor]):
+    """Features of samples, augmented by (seed, epoch, sample); decoded samples are kept.
+
+    Indexed by `(epoch, index)`; epoch -1 is evaluation: nothing random.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        datasets: Sequence[PairedDataset],
+        modality: Modality,
+        augmentations: Augmentations | None = None,
+        seed: int = 0,
+        memory_mib: int = 0,
+    ) -> None:
+        """Keep what is needed to read; reads nothing."""
+        self.samples = samples
+        self.datasets = datasets
+        self.modality = modality
+        self.augmentations = augmentations or Augmentations()
+        self.seed = seed
+        self._budget = memory_mib * 2**20
+        self._kept: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
+
+    def load(self, index: int) -> Any:
+        """Return the decoded sample, from memory if it is there."""
+        if index in self._kept:
+            return self._kept[index]
+        sample = self.samples[index]
+        loaded = self.datasets[sample.source].load_sample(sample.key, self.modality)
+        size = _count_bytes(loaded)
+        if size <= self._budget:
+            self._budget -= size
+            self._kept[index] = loaded
+        return loaded
+
+    def __getitem__(self, place: tuple[int, int]) -> Tensor:
+        """Return the features of sample `index` in `epoch`."""
+        epoch, index = place
+        loaded = self.load(index)
+        if epoch < 0:
+            return self.modality.features(loaded)
+        generator = seeded_generator(self.seed, "augment", epoch, self.samples[index].key)
+        for augment in self.augmentations.sample:
+            loaded = augment(loaded, generator)
+        features = self.modality.features(loaded)
+        for augment in self.augmentations.features:
+            features = augment(features, generator)
+        return features
+
+
+class TrainingBatches:
+    """All batches of a run, in order, from any step on."""
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        banks: Mapping[str, AnchorBank],
+        side_weights: Mapping[str, float],
+        *,
+        batch_size: int,
+        source_weights: Sequence[float],
+        workers: int = 0,
+    ) -> None:
+        """Plan batches of `batch_size` samples; the last of an epoch may be smaller."""
+        self.features = features
+        self.banks = banks
+        self.side_weights = side_weights
+        self.batch_size = min(batch_size, len(features))
+        self.source_weights = source_weights
+        self.workers = workers
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one epoch; a last batch of a single sample is dropped (no negatives)."""
+        full, rest = divmod(len(self.features), self.batch_size)
+        return full + (rest > 1)
+
+    def order(self, epoch: int) -> list[int]:
+        """Return the samples of an epoch: each once, or drawn by their source's weight."""
+        generator = seeded_generator(self.features.seed, "order", epoch)
+        count = len(self.features)
+        if len(set(self.source_weights)) <= 1:
+            return torch.randperm(count, generator=generator).tolist()
+        weights = torch.tensor([self.source_weights[s.source] for s in self.features.samples])
+        drawn = torch.multinomial(weights, count, replacement=True, generator=generator)
+        return drawn.tolist()
+
+    def iterate(self, start_step: int, stop_step: int) -> Iterator[tuple[int, PairBatch]]:
+        """Yield `(epoch, batch)` for the steps after `start_step` up to `stop_step`."""
+        plan = [
+            (step // self.steps_per_epoch, step % self.steps_per_epoch)
+            for step in range(start_step, stop_step)
+        ]
+        loader = DataLoader(
+            self.features,
+            batch_sampler=_PlannedBatches(self, plan),
+            num_workers=self.workers,
+            collate_fn=list,
+            persistent_workers=False,
+        )
+        orders: dict[int, list[int]] = {}
+        for (epoch, position), features in zip(plan, loader, strict=True):
+            if epoch not in orders:
+                orders = {epoch: self.order(epoch)}
+            indices = self.slice_order(orders[epoch], position)
+            yield epoch, self._build_batch(epoch, position, indices, features)
+
+    def slice_order(self, order: list[int], position: int) -> list[int]:
+        """Return the samples of batch `position` of an epoch's order."""
+        return order[position * self.batch_size : (position + 1) * self.batch_size]
+
+    def _build_batch(
+        self, epoch: int, position: int, indices: list[int], features: list[Tensor]
+    ) -> PairBatch:
+        samples = [self.features.samples[index] for index in indices]
+        padded, valid_mask = pad_features(features, self.features.modality.is_padded)
+        sides = tuple(
+            self._build_side(modality, weight, epoch, samples)
+            for modality, weight in self.side_weights.items()
+        )
+        batch = PairBatch(padded, valid_mask, sides, tuple(sample.key for sample in samples))
+        generator = seeded_generator(self.features.seed, "batch", epoch, position)
+        for augment in self.features.augmentations.batch:
+            batch = augment(batch, generator)
+        return batch
+
+    def _build_side(
+        self, modality: str, weight: float, epoch: int, samples: Sequence[Sample]
+    ) -> Any:
+        bank = self.banks[modality]
+        rows: list[int] = []
+        keys: list[str] = []
+        for sample in samples:
+            choices = list_anchors(sample, modality)
+            if not choices:
+                rows.append(-1)
+                keys.append("")
+                continue
+            pick = derive_seed(self.features.seed, modality, epoch, sample.key) % len(choices)
+            anchor_key, positive_key = choices[pick]
+            rows.append(bank.rows[anchor_key])
+            keys.append(positive_key)
+        return build_side(modality, rows, keys, bank.embeddings, weight)
+
+
+class _PlannedBatches:
+    """Batch sampler over `(epoch, index)`, written as a class so that workers can have it."""
+
+    def __init__(self, batches: TrainingBatches, plan: list[tuple[int, int]]) -> None:
+        self.batches, self.plan = batches, plan
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        current, order = -1, list[int]()
+        for epoch, position in self.plan:
+            if epoch != current:
+                current, order = epoch, self.batches.order(epoch)
+            yield [(epoch, index) for index in self.batches.slice_order(order, position)]
+
+
+def _count_bytes(sample: Any) -> int:
+    """Return the size of the arrays in a sample; what has none counts as large."""
+    values = vars(sample).values() if hasattr(sample, "__dict__") else None
+    if values is None:
+        slots = getattr(sample, "__slots__", ())
+        values = [getattr(sample, name) for name in slots] or [sample]
+    sizes = [value.nbytes for value in values if hasattr(value, "nbytes")]
+    return sum(sizes) if sizes else 2**62

@@ -1,0 +1,150 @@
+"""Reads lists of pairs: CSV, JSON lines or Parquet, one row per (sample, text).
+
+Does not open samples. Columns: the modality's name (path of the sample), `text`, and optionally
+`image`, `language`, `split`, `fold`, `group`, `positive_key`; all others are kept as text.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from modalbind.data.files import FileDataset, join_inside
+from modalbind.data.options import ManifestOptions
+from modalbind.errors import ManifestError
+from modalbind.interfaces import ModalitySpec
+from modalbind.types import Pair
+
+KNOWN_COLUMNS = ("text", "language", "image", "split", "fold", "group", "positive_key")
+MAX_CELL_CHARACTERS = 1_000_000
+
+
+def build(options: ManifestOptions, root: Path | None, modality: ModalitySpec) -> FileDataset:
+    """Read a manifest.
+
+    Args:
+        options: Which file, its name and licence.
+        root: Folder that paths are relative to; None takes the manifest's own.
+        modality: Its name is the column that holds the samples' paths.
+
+    Raises:
+        ManifestError: If the file cannot be read, has no such column, or contradicts itself.
+    """
+    path = Path(options.path).expanduser()
+    rows = read_rows(path)
+    pairs = tuple(build_pairs(rows, modality.name, path))
+    folder = root if root is not None else path.parent
+    for key in {pair.sample for pair in pairs} | {pair.image for pair in pairs if pair.image}:
+        join_inside(folder, key)
+    return FileDataset(options.name or path.stem, options.licence, folder, pairs)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV, JSONL or Parquet file as text by column; empty cells are ''."""
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise ManifestError(
+            f"manifest {path} asked for; suffix '{path.suffix}' is not known; "
+            f"use {', '.join(readers)}"
+        )
+    if not path.is_file():
+        raise ManifestError(f"manifest {path} asked for; no such file; check the path")
+    try:
+        rows = list(reader(path))
+    except (UnicodeDecodeError, csv.Error, OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ManifestError(f"manifest {path} cannot be read; {first}; mend the file") from error
+    if not rows:
+        raise ManifestError(f"manifest {path} asked for; it has no rows; add pairs")
+    return rows
+
+
+def build_pairs(rows: Sequence[dict[str, str]], modality: str, path: Path) -> Iterator[Pair]:
+    """Turn rows into pairs.
+
+    Raises:
+        ManifestError: For a missing column, an empty cell that is needed, or a sample whose rows
+            disagree about its split, fold or group.
+    """
+    _check_columns(rows[0], modality, path)
+    first_seen: dict[str, tuple[str, str, str]] = {}
+    for number, row in enumerate(rows, start=1):
+        pair = _build_pair(row, modality, f"{path}, row {number}")
+        place = (pair.split, pair.fold, pair.group)
+        if first_seen.setdefault(pair.sample, place) != place:
+            raise ManifestError(
+                f"{path}, row {number}: sample '{pair.sample}' stands in (split, fold, group) "
+                f"{place}; an earlier row says {first_seen[pair.sample]}; make them agree"
+            )
+        yield pair
+
+
+def _check_columns(row: dict[str, str], modality: str, path: Path) -> None:
+    if modality not in row:
+        near = get_close_matches(modality, row, n=1)
+        hint = f"did you mean '{near[0]}'? rename it" if near else "add it"
+        raise ManifestError(f"column '{modality}' asked of {path}; it has {', '.join(row)}; {hint}")
+    if "text" not in row and "image" not in row:
+        raise ManifestError(
+            f"column 'text' or 'image' asked of {path}; it has {', '.join(row)}; add one"
+        )
+
+
+def _build_pair(row: dict[str, str], modality: str, place: str) -> Pair:
+    sample, text, image = row[modality], row.get("text") or None, row.get("image") or None
+    if not sample:
+        raise ManifestError(f"{place}: column '{modality}' is empty; name a sample")
+    if text is None and image is None:
+        raise ManifestError(f"{place}: neither text nor image is given; give one")
+    return Pair(
+        sample=sample,
+        text=text,
+        language=row.get("language") or "en",
+        image=None if modality == "image" else image,
+        split=row.get("split", ""),
+        fold=row.get("fold", ""),
+        group=row.get("group") or sample,
+        positive_key=row.get("positive_key") or "",
+        columns={k: v for k, v in row.items() if k not in KNOWN_COLUMNS and k != modality},
+    )
+
+
+def _read_csv(path: Path) -> Iterator[dict[str, str]]:
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        header = reader.fieldnames or []
+        if len(set(header)) != len(header):
+            raise ValueError(f"a column name stands twice in {', '.join(header)}")
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(f"line {reader.line_num} has not {len(header)} cells")
+            yield row
+
+
+def _read_jsonl(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is not an object")
+            yield {str(key): _to_text(value) for key, value in row.items()}
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, str]]:
+    import pyarrow.parquet
+
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+        for row in batch.to_pylist():
+            yield {str(key): _to_text(value) for key, value in row.items()}
+
+
+def _to_text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,227 @@
+"""Controls: what a score would be if the tower saw next to nothing.
+
+The trivial-feature control fits a closed form from numbers that say nothing about the content
+(duration, level) and from declared columns (the spoken language) to the anchor embeddings. A
+tower that does not beat it has learnt those. Pure functions; letters: `n` rows, `p` inputs,
+`dim` outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modalbind.errors import ShapeError
+from modalbind.evaluation.retrieval import check_finite
+
+_BINS = 8
+_MAX_CATEGORIES = 256
+_ALPHAS = torch.logspace(-8, 4, 49, dtype=torch.float64)
+"""Strengths tried, as multiples of the mean eigenvalue."""
+
+Features = Sequence[Mapping[str, float]]
+Columns = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class RidgeFit:
+    """An affine map `x @ weights + bias`.
+
+    Attributes:
+        weights: Float64 `(p, dim)`.
+        bias: Float64 `(dim,)`.
+        alpha: The strength of regularisation that was chosen.
+    """
+
+    weights: Tensor
+    bias: Tensor
+    alpha: float
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Map `(n, p)` to float64 `(n, dim)`."""
+        return x.double() @ self.weights + self.bias
+
+
+def ridge_gcv(x: Tensor, y: Tensor) -> RidgeFit:
+    """Fit ridge regression with a free bias, its strength chosen by generalised cross-validation.
+
+    Args:
+        x: Inputs `(n, p)`; scale them beforehand if they differ in unit.
+        y: Outputs `(n, dim)`, one strength for all.
+
+    Returns:
+        The map that minimises |y - x w - b|^2 + alpha |w|^2.
+
+    Raises:
+        ShapeError: If the rows differ or there are none.
+        NonFiniteError: If a number is not finite.
+
+    Source:
+        Golub, Heath & Wahba 1979, "Generalized cross-validation as a method for choosing a good
+        ridge parameter"; the spectral form of Hastie et al., ESL, eq. 3.47.
+    """
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
+        raise ShapeError(
+            f"inputs (n, p) and outputs (n, dim); {tuple(x.shape)} and {tuple(y.shape)}; "
+            "pass the same rows on both sides"
+        )
+    check_finite(x, "inputs of the ridge")
+    check_finite(y, "outputs of the ridge")
+    x, y = x.double(), y.double()
+    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
+    x, y = x - x_mean, y - y_mean
+    values, basis, projected = _decompose(x, y)
+    if not len(values):
+        weights, alpha = x.new_zeros(x.shape[1], y.shape[1]), 0.0
+    else:
+        alpha = _choose_alpha(values, projected, y)
+        shrunk = projected * (values.sqrt() / (values + alpha))[:, None]
+        weights = basis @ shrunk
+    return RidgeFit(weights, y_mean - x_mean @ weights, alpha)
+
+
+def _decompose(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return squared singular values `(r,)`, right vectors `(p, r)` and `U' y` `(r, dim)`."""
+    n, p = x.shape
+    if p <= n:
+        values, vectors = torch.linalg.eigh(x.T @ x)
+    else:
+        values, vectors = torch.linalg.eigh(x @ x.T)
+    largest = float(values.max()) if len(values) else 0.0
+    # Squaring the singular values halves the digits: what is below the noise is not a direction.
+    keep = values > largest * 1e-12
+    values, vectors = values[keep], vectors[:, keep]
+    if p <= n:
+        return values, vectors, (vectors.T @ (x.T @ y)) / values.sqrt()[:, None]
+    return values, (x.T @ vectors) / values.sqrt(), vectors.T @ y
+
+
+def _choose_alpha(values: Tensor, projected: Tensor, y: Tensor) -> float:
+    """Minimise |residual|^2 / (1 - df / n)^2, with one degree of freedom for the bias."""
+    n = len(y)
+    energy = projected.square().sum(dim=1)
+    rest = (y.square().sum() - energy.sum()).clamp_min(0)
+    best, chosen = math.inf, 0.0
+    for alpha in (_ALPHAS.to(values.device) * values.mean()).tolist():
+        kept = values / (values + alpha)
+        freedom = 1 - (float(kept.sum()) + 1) / n
+        if freedom <= 1e-6:
+            continue
+        score = float(rest + (energy * (1 - kept).square()).sum()) / freedom**2
+        if score < best:
+            best, chosen = score, alpha
+    # Nothing fits with freedom left (one or two rows): the strongest, which is the mean.
+    return chosen or float(_ALPHAS[-1] * values.mean())
+
+
+def fit_trivial_control(
+    train_features: Features,
+    train_columns: Columns,
+    train_targets: Tensor,
+    test_features: Features,
+    test_columns: Columns,
+) -> Tensor:
+    """Predict anchor embeddings of test samples from trivial features alone.
+
+    Numbers are standardised and joined by their squares and by indicators of their quantiles,
+    columns become indicators of their categories. What is absent or not finite (the level of
+    silence is minus infinity) gets the mean and an indicator of its own. Names and categories
+    that training has not seen are ignored.
+
+    Args:
+        train_features: For each training row, trivial numbers by name, as `Modality.describe`
+            returns them.
+        train_columns: For each training row, its declared columns.
+        train_targets: Anchor embeddings of the training rows, `(n, dim)`.
+        test_features: As above, for the test rows.
+        test_columns: As above, for the test rows.
+
+    Returns:
+        Unit-norm float32 `(n_test, dim)` on the CPU.
+
+    Raises:
+        ShapeError: If the rows of a side differ in number.
+        NonFiniteError: If a target is not finite.
+    """
+    for side, features, columns, n in (
+        ("training", train_features, train_columns, len(train_targets)),
+        ("test", test_features, test_columns, len(test_features)),
+    ):
+        if not len(features) == len(columns) == n:
+            raise ShapeError(
+                f"the same {side} rows everywhere; {len(features)} features, {len(columns)} "
+                f"columns, {n} rows; pass one mapping for each row"
+            )
+    encoding = _Encoding.fit(train_features, train_columns)
+    fit = ridge_gcv(encoding.encode(train_features, train_columns), train_targets.detach().cpu())
+    predicted = fit.predict(encoding.encode(test_features, test_columns))
+    return F.normalize(predicted, dim=1).float()
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """How trivial features become numbers; fitted on training rows only.
+
+    Attributes:
+        numbers: By name: mean, deviation and inner quantile edges.
+        categories: By column: the values that get an indicator, most frequent first.
+    """
+
+    numbers: Mapping[str, tuple[float, float, Tensor]]
+    categories: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def fit(cls, features: Features, columns: Columns) -> _Encoding:
+        numbers = {}
+        for name in sorted({name for row in features for name in row}):
+            values = _gather(features, name)
+            numbers[name] = _describe(values[torch.isfinite(values)])
+        categories = {}
+        for name in sorted({name for row in columns for name in row}):
+            seen = Counter(row[name] for row in columns if name in row)
+            # Ties in frequency by name, so that the order of the rows does not matter.
+            common = sorted(seen, key=lambda value: (-seen[value], value))
+            categories[name] = tuple(common[:_MAX_CATEGORIES])
+        return cls(numbers, categories)
+
+    def encode(self, features: Features, columns: Columns) -> Tensor:
+        """Return float64 `(n, p)`."""
+        parts = [torch.zeros(len(features), 0, dtype=torch.float64)]
+        for name, (mean, deviation, edges) in self.numbers.items():
+            parts.append(_expand(_gather(features, name), mean, deviation, edges))
+        for name, values in self.categories.items():
+            index = {value: number for number, value in enumerate(values)}
+            found = torch.tensor([index.get(row.get(name, ""), len(values)) for row in columns])
+            parts.append(F.one_hot(found.long(), len(values) + 1)[:, :-1].double())
+        return torch.cat(parts, dim=1)
+
+
+def _gather(rows: Features, name: str) -> Tensor:
+    return torch.tensor([row.get(name, math.nan) for row in rows], dtype=torch.float64)
+
+
+def _describe(values: Tensor) -> tuple[float, float, Tensor]:
+    """Mean, deviation and distinct inner quantiles of the finite values."""
+    if not len(values):
+        return 0.0, 1.0, torch.zeros(0, dtype=torch.float64)
+    shares = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)[1:-1]
+    ordered = values.sort().values
+    edges = torch.unique_consecutive(ordered[(shares * (len(ordered) - 1)).round().long()])
+    deviation = float(values.std(correction=0))
+    return float(values.mean()), deviation if deviation > 0 else 1.0, edges
+
+
+def _expand(values: Tensor, mean: float, deviation: float, edges: Tensor) -> Tensor:
+    """Standardise, square, bin, and mark what is missing: `(n, 3 + bins)`."""
+    is_missing = ~torch.isfinite(values)
+    values = torch.where(is_missing, mean, values)
+    # Beyond the training data a square runs away; four deviations are far enough.
+    z = ((values - mean) / deviation).clamp(-4, 4)
+    bins = F.one_hot(torch.bucketize(values, edges, right=True), len(edges) + 1).double()
+    return torch.cat([torch.stack([z, z.square(), is_missing.double()], dim=1), bins], dim=1)

@@ -1,0 +1,155 @@
+"""What is retrieved from what: the test samples, and per modality and language the anchor items.
+
+Relevance is equality of labels. Texts and pictures that belong to one sample share its label, and
+so do those that share a positive key; a test never has to know why two things belong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modalbind.data.links import Link
+from modalbind.data.samples import Sample
+
+UNIMODAL_LANGUAGE = ""
+"""Language of what has none: pictures, samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """Items of one anchor modality, and language if it is text.
+
+    Attributes:
+        modality: `text`, `image`.
+        language: Or empty.
+        keys: Keys in the anchor bank.
+        labels: Of each item.
+    """
+
+    modality: str
+    language: str
+    keys: tuple[Any, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TestPlan:
+    """Labels of the test samples and the pools of anchor items they are tested against."""
+
+    sample_labels: tuple[int, ...]
+    pools: tuple[PoolPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Embedded items.
+
+    Attributes:
+        modality: Name for the report.
+        language: Or empty.
+        embeddings: Unit norm `(n, dim)`.
+        labels: Int64 `(n,)`; equal labels belong together.
+        groups: Items of a group are resampled together.
+    """
+
+    modality: str
+    language: str
+    embeddings: Tensor
+    labels: Tensor
+    groups: tuple[str, ...]
+
+
+def plan_test(samples: Sequence[Sample], links: Sequence[Link], link_source: int = 0) -> TestPlan:
+    """Lay out the pools of a test.
+
+    An item that belongs to two positive keys which no sample joins stands in its pool once for
+    each; the two are exact ties, which never favour the model.
+
+    Args:
+        samples: Test samples.
+        links: Further texts and pictures, joined by positive key.
+        link_source: Data set that reads the links' pictures.
+    """
+    union = _Union()
+    for sample in samples:
+        keys = list(_positive_keys(sample))
+        for key in keys:
+            union.join(keys[0], key)
+    items: dict[tuple[str, str], dict[tuple[Any, int], None]] = {}
+    found = [*_sample_items(samples), *(_link_item(link, link_source) for link in links)]
+    for modality, language, bank_key, positive_key in found:
+        items.setdefault((modality, language), {})[(bank_key, union.label(positive_key))] = None
+    pools = tuple(
+        PoolPlan(modality, language, tuple(k for k, _ in found), tuple(n for _, n in found))
+        for (modality, language), found in sorted(items.items(), key=_english_first)
+    )
+    # A sample without any anchor item has a label that nothing else has.
+    labels = (next(_positive_keys(sample), f"\0{sample.key}") for sample in samples)
+    return TestPlan(tuple(union.label(key) for key in labels), pools)
+
+
+Item = tuple[str, str, Any, str]
+"""Modality, language, bank key, positive key."""
+
+
+def _sample_items(samples: Sequence[Sample]) -> Iterator[Item]:
+    for sample in samples:
+        for c in sample.captions:
+            yield "text", c.language, (c.text, c.language), c.positive_key
+        for image, key in sample.images:
+            yield "image", UNIMODAL_LANGUAGE, (sample.source, image), key
+
+
+def _link_item(link: Link, source: int) -> Item:
+    if link.modality == "text":
+        language = link.language or "en"
+        return "text", language, (link.key, language), link.positive_key
+    return "image", UNIMODAL_LANGUAGE, (source, link.key), link.positive_key
+
+
+def build_pool(plan: PoolPlan, embeddings: Tensor) -> Pool:
+    """Join a plan with its items' embeddings; items of a label are one group."""
+    return Pool(
+        plan.modality,
+        plan.language,
+        embeddings,
+        torch.tensor(plan.labels, dtype=torch.int64),
+        tuple(str(label) for label in plan.labels),
+    )
+
+
+def _positive_keys(sample: Sample) -> Iterator[str]:
+    yield from (c.positive_key for c in sample.captions)
+    yield from (key for _, key in sample.images)
+
+
+def _english_first(entry: tuple[tuple[str, str], Any]) -> tuple[bool, bool, str]:
+    modality, language = entry[0]
+    return modality != "text", language != "en", language
+
+
+class _Union:
+    """Joins keys into classes and numbers the classes in order of first use."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
+
+    def _root(self, key: str) -> str:
+        self._parent.setdefault(key, key)
+        while self._parent[key] != key:
+            self._parent[key] = self._parent[self._parent[key]]
+            key = self._parent[key]
+        return key
+
+    def join(self, first: str, second: str) -> None:
+        self._parent[self._root(second)] = self._root(first)
+
+    def label(self, key: str) -> int:
+        root = self._root(key)
+        return self._numbers.setdefault(root, len(self._numbers))

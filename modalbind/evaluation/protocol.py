@@ -1,0 +1,165 @@
+"""One way to measure a run: every direction, every language, every class list.
+
+Pure: pools in, rows out. Whether a direction was trained is told by what was paired, never
+guessed from a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from modalbind.errors import DataError
+from modalbind.evaluation.gap import GapScore, compute_gap
+from modalbind.evaluation.pools import Pool
+from modalbind.evaluation.retrieval import RetrievalScore, compute_retrieval
+from modalbind.evaluation.zero_shot import ZeroShotScore, compute_zero_shot
+from modalbind.recipe.schema import EvaluationSection
+
+Control = Literal["none", "shuffled", "trivial"]
+Paired = Collection[tuple[str, str]]
+"""`(modality, language)` of the anchor sides that training paired the samples with."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalRow:
+    """One direction."""
+
+    query: str
+    target: str
+    language: str
+    split: str
+    trained: bool
+    control: Control
+    score: RetrievalScore
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShotRow:
+    """One classification in one language."""
+
+    modality: str
+    dataset: str
+    language: str
+    control: Control
+    score: ZeroShotScore
+
+
+@dataclass(frozen=True, slots=True)
+class GapRow:
+    """How far apart two modalities lie."""
+
+    modality_a: str
+    modality_b: str
+    score: GapScore
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSet:
+    """Classes in one language, and the label of each sample that has one.
+
+    Attributes:
+        dataset: Name in the report.
+        language: Of the prompts.
+        prompts: Class vectors `(c, dim)`.
+        rows: Int64, which samples have a label.
+        labels: Int64, their classes.
+    """
+
+    dataset: str
+    language: str
+    prompts: Tensor
+    rows: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What all rows of a test share."""
+
+    section: EvaluationSection
+    split: str
+    seed: int
+    paired: Paired
+
+    def score_samples(
+        self, samples: Pool, pools: Sequence[Pool], control: Control = "none"
+    ) -> list[RetrievalRow]:
+        """Score samples against every pool, in both directions."""
+        rows: list[RetrievalRow] = []
+        for pool in pools:
+            rows += self._score_both(samples, pool, control)
+        return rows
+
+    def score_anchor(self, pools: Sequence[Pool]) -> list[RetrievalRow]:
+        """Score the anchor space's own text to image retrieval: the most that can emerge."""
+        images = [pool for pool in pools if pool.modality == "image"]
+        texts = [pool for pool in pools if pool.modality == "text"]
+        rows: list[RetrievalRow] = []
+        for image in images:
+            for text in texts:
+                rows += self._score_one(text, image, text.language, False, "none")
+        return rows
+
+    def _score_both(self, samples: Pool, pool: Pool, control: Control) -> list[RetrievalRow]:
+        trained = control == "none" and (pool.modality, pool.language) in self.paired
+        return [
+            *self._score_one(samples, pool, pool.language, trained, control),
+            *self._score_one(pool, samples, pool.language, trained, control),
+        ]
+
+    def _score_one(
+        self, query: Pool, target: Pool, language: str, trained: bool, control: Control
+    ) -> list[RetrievalRow]:
+        try:
+            score = compute_retrieval(
+                query.embeddings,
+                target.embeddings,
+                query.labels,
+                target.labels,
+                query_groups=query.groups,
+                bootstrap=self.section.bootstrap,
+                seed=self.seed,
+                tile=self.section.tile,
+            )
+        except DataError:
+            # Nothing in this pool belongs to any query: there is no score to tell.
+            return []
+        row = RetrievalRow(
+            query.modality, target.modality, language, self.split, trained, control, score
+        )
+        return [row]
+
+    def score_classes(
+        self, samples: Pool, sets: Sequence[ClassSet], control: Control = "none"
+    ) -> list[ZeroShotRow]:
+        """Classify samples by class names, in every language there is."""
+        rows = []
+        for found in sets:
+            score = compute_zero_shot(
+                samples.embeddings[found.rows],
+                found.prompts,
+                found.labels,
+                groups=[samples.groups[i] for i in found.rows.tolist()],
+                bootstrap=self.section.bootstrap,
+                seed=self.seed,
+            )
+            rows.append(
+                ZeroShotRow(samples.modality, found.dataset, found.language, control, score)
+            )
+        return rows
+
+    def score_gaps(self, samples: Pool, pools: Sequence[Pool]) -> list[GapRow]:
+        """Measure the gap to every anchor modality, in English where it has languages."""
+        rows = []
+        for pool in pools:
+            if pool.language not in ("", "en") or min(len(samples.labels), len(pool.labels)) < 2:
+                continue
+            score = compute_gap(
+                samples.embeddings, pool.embeddings, samples.labels, pool.labels, seed=self.seed
+            )
+            rows.append(GapRow(samples.modality, pool.modality, score))
+        return rows

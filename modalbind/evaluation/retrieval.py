@@ -1,0 +1,414 @@
+"""Exact retrieval metrics from ranks, in bounded memory, with ties in expectation.
+
+Pure functions of embeddings and integer labels: target `j` is relevant to query `i` when their
+labels are equal. Letters: `n` queries, `m` targets, `dim`, `rows` queries of one chunk, `most`
+the largest number of relevant targets of one query in it.
+
+How ties are exact. Embeddings are normalised and rounded to multiples of 2^-24, so that every
+product and every partial sum of a dot product fits a float64 without rounding: a score has the
+same bits whatever the tile, the batch order or the BLAS. Scores are then rounded to multiples of
+2^-20 (about 1e-6), and equal ones are tied. A tied block counts as its expectation over random
+orders, so constant embeddings score chance, and nothing depends on the order of the targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modalbind.errors import DataError, NonFiniteError, ShapeError
+from modalbind.evaluation.bootstrap import (
+    Floats,
+    Interval,
+    Ints,
+    MetricScore,
+    bootstrap_means,
+    bootstrap_median,
+    number_groups,
+)
+
+CUTOFFS = (1, 5, 10)
+"""The `k` of recall@k and hit@k."""
+
+AP_CUTOFF = 10
+"""Ranks that average precision looks at."""
+
+METRICS = (
+    *(f"recall_at_{k}" for k in CUTOFFS),
+    *(f"hit_at_{k}" for k in CUTOFFS),
+    f"map_at_{AP_CUTOFF}",
+)
+"""Names of the metrics in 0..1, in the order of a report."""
+
+_EMBEDDING_GRID = 2.0**24
+_SCORE_GRID = 2.0**20
+_GATHERED = 4_000_000
+"""Numbers gathered at once when relevant targets are scored: 32 MB."""
+_FEW = 4
+"""Up to so many relevant targets, comparing with each in turn beats a binary search."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalScore:
+    """One direction of retrieval over one pool.
+
+    Attributes:
+        n_queries: Queries that have a relevant target; the others are left out.
+        n_targets: Size of the pool.
+        n_skipped: Queries left out because nothing in the pool is relevant to them.
+        n_groups: Groups that the intervals resample.
+        metrics: By name, in the order of `METRICS`. `recall_at_k` is the share of the relevant
+            targets among the first k, `hit_at_k` whether any is, `map_at_10` average precision
+            over the first ten ranks divided by the most that could be relevant there.
+        median_rank: Of the first relevant target, 1 = best; its expectation under ties.
+        median_rank_chance: The same under random rankings.
+        median_rank_ci95: Its interval; `(1, m)` when there are no two groups to resample.
+        per_query: By metric, and `rank`: float64 `(n_queries,)`, for paired differences.
+        query_index: Int64 `(n_queries,)`, which of the queries given these are.
+    """
+
+    n_queries: int
+    n_targets: int
+    n_skipped: int
+    n_groups: int
+    metrics: Mapping[str, MetricScore]
+    median_rank: float
+    median_rank_chance: float
+    median_rank_ci95: Interval
+    per_query: Mapping[str, Floats]
+    query_index: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranks:
+    """Where the relevant targets of some queries stand; all float64.
+
+    Attributes:
+        above: Targets with a higher score, `(rows, most)`.
+        tied: Targets with the same score, itself included.
+        tied_relevant: Relevant ones among those.
+        relevant_above: Relevant ones among the higher.
+        weight: Relevant targets that a column stands for; 0 pads.
+        best: Int64 `(rows, 1)`, the column of the best relevant target.
+    """
+
+    above: Tensor
+    tied: Tensor
+    tied_relevant: Tensor
+    relevant_above: Tensor
+    weight: Tensor
+    best: Tensor
+
+
+def compute_retrieval(  # noqa: PLR0913 - a pool has four parts, its scoring four settings
+    queries: Tensor,
+    targets: Tensor,
+    query_labels: Tensor,
+    target_labels: Tensor,
+    *,
+    query_groups: Sequence[str | int] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    tile: int = 1024,
+) -> RetrievalScore:
+    """Rank all targets for each query by cosine and score the ranks of the relevant ones.
+
+    Memory is a few tiles of `tile * tile` numbers, and one float32 copy of the embeddings.
+
+    Args:
+        queries: Embeddings `(n, dim)`, any float type and norm; zero vectors tie with everything.
+        targets: Embeddings `(m, dim)`, on the same device.
+        query_labels: Int64 `(n,)`.
+        target_labels: Int64 `(m,)`.
+        query_groups: Group of each query, for the intervals; None makes each its own.
+        bootstrap: Resamples of an interval; 0 gives Wilson's interval instead.
+        seed: Of the resamples.
+        tile: Queries and targets compared at once; changes speed and memory, never a number.
+
+    Raises:
+        ShapeError: If shapes do not fit, or `tile` is below 1.
+        NonFiniteError: If an embedding is not finite.
+        DataError: If no query has a relevant target.
+
+    Source:
+        Ties in expectation: McSherry & Najork 2008, "Computing information retrieval
+        performance measures efficiently in the presence of tied scores".
+    """
+    _check_sides(queries, targets, query_labels, target_labels, tile)
+    groups = number_groups(query_groups, len(queries))
+    order, start, count = _find_relevant(query_labels.cpu(), target_labels.cpu())
+    kept = torch.nonzero(count).squeeze(1)
+    if not len(kept):
+        raise DataError(
+            f"retrieval of {len(targets)} targets; none is relevant to any of {len(queries)} "
+            "queries; check that both sides use the same positive keys"
+        )
+    table = _score_queries(
+        _snap(queries), _snap(targets), _Relevant(order, start, count, kept), tile
+    )
+    chance = _compute_chance(count[kept], len(targets))
+    kept_groups = np.unique(groups[kept.numpy()], return_inverse=True)[1].astype(np.int64)
+    return _summarise(
+        table, chance, kept_groups, kept, (len(queries), len(targets)), bootstrap, seed
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Relevant:
+    """Which targets are relevant: `order[start[i] : start[i] + count[i]]` to query i."""
+
+    order: Tensor
+    start: Tensor
+    count: Tensor
+    kept: Tensor
+
+
+def _check_sides(
+    queries: Tensor, targets: Tensor, query_labels: Tensor, target_labels: Tensor, tile: int
+) -> None:
+    if queries.ndim != 2 or targets.ndim != 2 or queries.shape[1] != targets.shape[1]:
+        raise ShapeError(
+            f"queries (n, dim) and targets (m, dim); {tuple(queries.shape)} and "
+            f"{tuple(targets.shape)}; embed both in one space"
+        )
+    for name, side, labels in (
+        ("query", queries, query_labels),
+        ("target", targets, target_labels),
+    ):
+        if tuple(labels.shape) != (len(side),):
+            raise ShapeError(
+                f"one label for each of {len(side)} {name} embeddings; shape "
+                f"{tuple(labels.shape)}; pass int64 of shape ({len(side)},)"
+            )
+        check_finite(side, f"{name} embeddings")
+    if tile < 1:
+        raise ShapeError(f"a tile of at least 1 row; {tile}; set evaluation.tile=1024")
+
+
+def check_finite(embeddings: Tensor, what: str) -> None:
+    """Raise `NonFiniteError` naming `what` and its first row with a NaN or an infinity."""
+    bad = torch.nonzero(~torch.isfinite(embeddings).all(dim=-1))
+    if len(bad):
+        raise NonFiniteError(
+            f"finite {what}; {len(bad)} of {len(embeddings)} rows are not, the first is row "
+            f"{int(bad[0, 0])}; look for an overflow in the tower or in the table"
+        )
+
+
+def _find_relevant(query_labels: Tensor, target_labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort targets by label and find each query's slice of them."""
+    order = torch.argsort(target_labels, stable=True)
+    ordered = target_labels[order].contiguous()
+    start = torch.searchsorted(ordered, query_labels.contiguous())
+    stop = torch.searchsorted(ordered, query_labels.contiguous(), right=True)
+    return order, start, stop - start
+
+
+def _snap(embeddings: Tensor) -> Tensor:
+    """Normalise and round to the grid; multiples of 2^-24 up to 1 are exact in float32."""
+    snapped = torch.empty(embeddings.shape, dtype=torch.float32)
+    if embeddings.is_cuda:
+        snapped = snapped.to(embeddings.device)  # mps has no float64: it is scored on the CPU
+    for first in range(0, len(embeddings), 4096):
+        rows = embeddings[first : first + 4096].detach().to(snapped.device).double()
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        unit = rows / torch.where(norm > 0, norm, torch.ones_like(norm))
+        snapped[first : first + 4096] = ((unit * _EMBEDDING_GRID).round() / _EMBEDDING_GRID).float()
+    return snapped
+
+
+def _score_queries(
+    queries: Tensor, targets: Tensor, relevant: _Relevant, tile: int
+) -> dict[str, Tensor]:
+    """Return each metric, and `rank`, for the kept queries: float64 `(kept,)` on the CPU."""
+    table = {
+        name: torch.empty(len(relevant.kept), dtype=torch.float64) for name in (*METRICS, "rank")
+    }
+    for chunk in _chunk_by_count(relevant.count[relevant.kept], tile):
+        ranks = _rank_chunk(queries, targets, relevant, relevant.kept[chunk], tile)
+        for name, values in _score_ranks(ranks).items():
+            table[name][chunk] = values.cpu()
+    return table
+
+
+def _chunk_by_count(count: Tensor, tile: int) -> Iterator[Tensor]:
+    """Yield positions of queries, those with most relevant targets first, so padding stays small.
+
+    A chunk has at most `tile` queries and, padded, at most `tile * tile` relevant targets.
+    """
+    order = torch.argsort(count, descending=True, stable=True)
+    first = 0
+    while first < len(order):
+        most = int(count[order[first]])
+        rows = min(tile, max(1, tile * tile // most))
+        yield order[first : first + rows]
+        first += rows
+
+
+def _rank_chunk(
+    queries: Tensor, targets: Tensor, relevant: _Relevant, chunk: Tensor, tile: int
+) -> _Ranks:
+    """Rank the relevant targets of some queries against all targets."""
+    count = relevant.count[chunk]
+    step = torch.arange(int(count.max()))
+    is_real = step < count[:, None]
+    columns = relevant.order[
+        (relevant.start[chunk][:, None] + step).clamp_max(len(targets) - 1)
+    ].to(targets.device)
+    is_real = is_real.to(targets.device)
+    rows = queries[chunk.to(queries.device)]
+    scores = _score_relevant(rows, targets, columns)
+    scores = torch.where(is_real, scores, torch.inf).sort(dim=1).values
+    above, tied = _count_targets(rows, targets, scores, tile)
+    # Among the relevant of the same query; a real score is never tied with the padding.
+    at_least = torch.searchsorted(scores, scores)
+    beyond = torch.searchsorted(scores, scores, right=True)
+    real = is_real.sum(dim=1, keepdim=True)
+    return _Ranks(
+        above=above.double(),
+        tied=tied.double(),
+        tied_relevant=(beyond - at_least).double(),
+        relevant_above=(real - beyond).double(),
+        weight=is_real.double(),
+        best=real - 1,
+    )
+
+
+def _score_relevant(rows: Tensor, targets: Tensor, columns: Tensor) -> Tensor:
+    """Score `columns` `(rows, most)` of the targets for each query, on the grid."""
+    scores = torch.empty(columns.shape, dtype=torch.float64, device=rows.device)
+    dim = max(1, rows.shape[1])
+    wide = max(1, min(columns.shape[1], _GATHERED // dim))
+    high = max(1, _GATHERED // (wide * dim))
+    for top in range(0, len(rows), high):
+        query = rows[top : top + high].double().unsqueeze(2)
+        for left in range(0, columns.shape[1], wide):
+            block = columns[top : top + high, left : left + wide]
+            scores[top : top + high, left : left + wide] = (
+                targets[block].double() @ query
+            ).squeeze(2)
+    return (scores * _SCORE_GRID).round_()
+
+
+def _count_targets(
+    rows: Tensor, targets: Tensor, scores: Tensor, tile: int
+) -> tuple[Tensor, Tensor]:
+    """Count the targets above each of the ascending `scores` `(rows, most)`, and those tied."""
+    above = torch.zeros_like(scores, dtype=torch.int64)
+    at_least = torch.zeros_like(above)
+    scaled = rows.double() * _SCORE_GRID  # a power of two: still exact
+    for first in range(0, len(targets), tile):
+        tile_scores = (scaled @ targets[first : first + tile].double().T).round_()
+        if scores.shape[1] <= _FEW:
+            for column in range(scores.shape[1]):
+                reference = scores[:, column : column + 1]
+                above[:, column] += (tile_scores > reference).sum(dim=1)
+                at_least[:, column] += (tile_scores >= reference).sum(dim=1)
+        else:
+            above += _count_beyond(torch.searchsorted(scores, tile_scores), scores.shape[1])
+            found = torch.searchsorted(scores, tile_scores, right=True)
+            at_least += _count_beyond(found, scores.shape[1])
+    return above, at_least - above
+
+
+def _count_beyond(found: Tensor, most: int) -> Tensor:
+    """Count, for each of `most` ascending scores, the insertion points to the right of it."""
+    rows = len(found)
+    offset = torch.arange(rows, device=found.device)[:, None] * (most + 1)
+    histogram = torch.bincount((found + offset).flatten(), minlength=rows * (most + 1))
+    histogram = histogram.reshape(rows, most + 1)[:, 1:]
+    return histogram.flip(1).cumsum(1).flip(1)
+
+
+def _score_ranks(ranks: _Ranks) -> dict[str, Tensor]:
+    """Turn ranks into the metrics of each query, `(rows,)`, in expectation over tied orders."""
+    relevant = ranks.weight.sum(dim=1)
+    scores = {
+        f"recall_at_{k}": (((k - ranks.above) / ranks.tied).clamp(0, 1) * ranks.weight).sum(dim=1)
+        / relevant
+        for k in CUTOFFS
+    }
+    above, tied, tied_relevant = (
+        part.gather(1, ranks.best).squeeze(1)
+        for part in (ranks.above, ranks.tied, ranks.tied_relevant)
+    )
+    for k in CUTOFFS:
+        scores[f"hit_at_{k}"] = 1 - _miss_probability(tied, tied_relevant, k - above, k)
+    scores[f"map_at_{AP_CUTOFF}"] = _average_precision(ranks) / relevant.clamp_max(AP_CUTOFF)
+    # First of r among t in random order: (t + 1) / (r + 1).
+    scores["rank"] = above + (tied + 1) / (tied_relevant + 1)
+    return scores
+
+
+def _miss_probability(tied: Tensor, relevant: Tensor, slots: Tensor, k: int) -> Tensor:
+    """Chance that none of `relevant` among `tied` falls into the first `slots` (at most k)."""
+    miss = torch.ones_like(tied)
+    for drawn in range(k):
+        left = (tied - relevant - drawn).clamp_min(0) / (tied - drawn).clamp_min(1)
+        miss = torch.where(drawn < slots, miss * left, miss)
+    return miss
+
+
+def _average_precision(ranks: _Ranks) -> Tensor:
+    """Expected sum of the precisions at the relevant ranks up to `AP_CUTOFF`, `(rows,)`.
+
+    A target is at each place of its tied block equally often; given that it is at the j-th, each
+    other relevant one of the block stands before it with probability (j - 1) / (tied - 1).
+    """
+    total = torch.zeros_like(ranks.weight[:, 0])
+    others = (ranks.tied_relevant - 1) / (ranks.tied - 1).clamp_min(1)
+    for rank in range(1, AP_CUTOFF + 1):
+        place = rank - ranks.above
+        precision = (ranks.relevant_above + 1 + (place - 1) * others) / rank
+        inside = (place >= 1) & (place <= ranks.tied)
+        total += (ranks.weight * torch.where(inside, precision / ranks.tied, 0.0)).sum(dim=1)
+    return total
+
+
+def _compute_chance(count: Tensor, m: int) -> dict[str, float]:
+    """Mean over queries of each metric when all targets are tied; `rank` is its median."""
+    distinct, member = torch.unique(count, return_inverse=True)
+    relevant = distinct.double()[:, None]
+    everything = torch.full_like(relevant, m)
+    nothing = torch.zeros_like(relevant)
+    best = torch.zeros_like(relevant, dtype=torch.int64)
+    scores = _score_ranks(_Ranks(nothing, everything, relevant, nothing, relevant, best))
+    chance = {name: float(values[member].mean()) for name, values in scores.items()}
+    chance["rank"] = float(np.median(scores["rank"][member].numpy()))
+    return chance
+
+
+def _summarise(
+    table: dict[str, Tensor],
+    chance: dict[str, float],
+    groups: Ints,
+    kept: Tensor,
+    sizes: tuple[int, int],
+    bootstrap: int,
+    seed: int,
+) -> RetrievalScore:
+    per_query = {name: values.numpy() for name, values in table.items()}
+    columns = np.stack([per_query[name] for name in METRICS], axis=1)
+    intervals = bootstrap_means(columns, groups, resamples=bootstrap, seed=seed)
+    ranks = per_query["rank"]
+    n, m = sizes
+    return RetrievalScore(
+        n_queries=len(kept),
+        n_targets=m,
+        n_skipped=n - len(kept),
+        n_groups=int(groups.max()) + 1,
+        metrics={
+            name: MetricScore(float(per_query[name].mean()), chance[name], interval)
+            for name, interval in zip(METRICS, intervals, strict=True)
+        },
+        median_rank=float(np.median(ranks)),
+        median_rank_chance=chance["rank"],
+        median_rank_ci95=bootstrap_median(ranks, groups, resamples=bootstrap, seed=seed)
+        or (1.0, float(m)),
+        per_query=per_query,
+        query_index=kept.numpy(),
+    )

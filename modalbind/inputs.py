@@ -1,0 +1,291 @@
+"""All that a run reads before anything is trained: samples, anchor, the plan of its test.
+
+Shared by `align` and `evaluate`, so that both see the same samples and the same pools.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modalbind.anchors import open_anchor
+from modalbind.anchors.cache import AnchorCache
+from modalbind.anchors.opened import OpenAnchor
+from modalbind.data.links import Link, read_links
+from modalbind.data.loader import AnchorBank
+from modalbind.data.prepare import PreparedData, prepare_data
+from modalbind.data.samples import Sample, list_anchors
+from modalbind.errors import AnchorError, ManifestError
+from modalbind.evaluation.pools import Pool, TestPlan, build_pool, plan_test
+from modalbind.evaluation.protocol import ClassSet
+from modalbind.evaluation.zero_shot import build_prompts, compute_class_vectors
+from modalbind.interfaces import Modality, PairedDataset
+from modalbind.plugin_manager import build
+from modalbind.recipe import Resolved
+from modalbind.recipe.schema import ZeroShotSection
+from modalbind.types import AnchorItem
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """What `open_inputs` found.
+
+    Attributes:
+        modality: Reads samples.
+        data: Samples by use.
+        anchor: The frozen space.
+        banks: Anchor embeddings by modality.
+        test: Labels and pools of the test split.
+        val: The same of the val split, or None.
+        class_sets: Zero-shot classifications of the test split.
+    """
+
+    modality: Modality
+    data: PreparedData
+    anchor: OpenAnchor
+    banks: Mapping[str, AnchorBank]
+    test: TestPlan
+    val: TestPlan | None
+    class_sets: tuple[ClassSet, ...]
+
+    def embed_pools(self, plan: TestPlan) -> list[Pool]:
+        """Return the pools of a plan with their embeddings."""
+        return [build_pool(pool, self.banks[pool.modality].pick(pool.keys)) for pool in plan.pools]
+
+    def load_all(self, samples: Sequence[Sample]) -> Iterable[Any]:
+        """Read samples one after the other."""
+        for sample in samples:
+            yield self.data.datasets[sample.source].load_sample(sample.key, self.modality)
+
+
+def build_modality(resolved: Resolved) -> Modality:
+    """Build what reads the samples."""
+    return build(resolved.modality, resolved.modality_options)  # type: ignore[no-any-return]
+
+
+def build_datasets(resolved: Resolved) -> tuple[list[PairedDataset], list[float]]:
+    """Build the data sets of a recipe, and their weights in an epoch."""
+    root = _data_root(resolved.recipe.data.root)
+    datasets, weights = [], []
+    for spec, options in resolved.datasets:
+        arguments: list[Any] = [options, root]
+        if spec.modality == "*":
+            arguments.append(resolved.modality)
+        datasets.append(build(spec, *arguments))
+        weights.append(float(getattr(options, "weight", 1.0)))
+    return datasets, weights
+
+
+def open_inputs(
+    resolved: Resolved,
+    cache: AnchorCache,
+    device: str,
+    on_progress: OnProgress,
+    *,
+    tests_all: bool = False,
+    embeds: bool = True,
+) -> RunInputs:
+    """Read the data, open the anchor and embed its side of everything once.
+
+    Args:
+        resolved: The recipe.
+        cache: Of anchor embeddings.
+        device: Where the anchor's weights compute.
+        on_progress: Told what is going on.
+        tests_all: Nothing is trained: take the test split, or all rows if none is named.
+        embeds: False checks everything and leaves the banks empty.
+
+    Raises:
+        InputError: For data or an anchor that cannot be used; nothing has been trained.
+    """
+    recipe = resolved.recipe
+    modality = build_modality(resolved)
+    root = _data_root(recipe.data.root)
+    datasets, weights = build_datasets(resolved)
+    anchor = open_anchor(
+        recipe.anchor, resolved.anchor, cache, device, resolved.anchor_options
+    )
+    sides = _check_sides(recipe.anchor.sides, anchor)
+    data = prepare_data(datasets, weights, modality, recipe.data, sides, tests_all=tests_all)
+    links = [
+        link
+        for name in recipe.evaluation.links
+        for link in read_links(_find(name, root, datasets[0]))
+        if link.modality in anchor.modalities
+    ]
+    test = _restrict(plan_test(data.test, links), anchor)
+    val = _restrict(plan_test(data.val, []), anchor) if data.val else None
+    prompts = [
+        found
+        for section in recipe.evaluation.zero_shot
+        for found in _read_classes(section, _find(section.labels, root, datasets[0]), data.test)
+    ]
+    wanted = _collect_items(data, links, [t for t in (test, val) if t], prompts, sides)
+    if not embeds:
+        empty = {name: AnchorBank(name, {}, torch.zeros(0, anchor.dim)) for name in wanted}
+        return RunInputs(modality, data, anchor, empty, test, val, ())
+    banks = _embed_banks(anchor, wanted, on_progress)
+    class_sets = tuple(found.embed(banks["text"]) for found in prompts)
+    return RunInputs(modality, data, anchor, banks, test, val, class_sets)
+
+
+@dataclass(frozen=True, slots=True)
+class _ClassPrompts:
+    dataset: str
+    language: str
+    prompts: tuple[tuple[str, ...], ...]
+    rows: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    def embed(self, bank: AnchorBank) -> ClassSet:
+        vectors: list[Tensor] = [
+            bank.pick([(prompt, self.language) for prompt in prompts]) for prompts in self.prompts
+        ]
+        return ClassSet(
+            self.dataset,
+            self.language,
+            compute_class_vectors(vectors),
+            torch.tensor(self.rows, dtype=torch.int64),
+            torch.tensor(self.labels, dtype=torch.int64),
+        )
+
+
+def _data_root(root: str | None) -> Path | None:
+    if root is None:
+        return None
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise ManifestError(f"data root {path} asked for; no such folder; check --root")
+    return path
+
+
+def _find(name: str, root: Path | None, dataset: Any) -> Path:
+    """Return a side file of the data: below the root, or the data set's own folder."""
+    path = Path(name).expanduser()
+    if path.is_absolute():
+        return path
+    base = root if root is not None else getattr(dataset, "root", None)
+    return path if base is None else Path(base) / path
+
+
+def _check_sides(sides: Mapping[str, float], anchor: OpenAnchor) -> Mapping[str, float]:
+    missing = [side for side in sides if side not in anchor.modalities]
+    if missing or not sides:
+        raise AnchorError(
+            f"anchor.sides asked for {', '.join(sides) or 'nothing'}; {anchor.spec} holds "
+            f"{', '.join(anchor.modalities)}; name one of these"
+        )
+    return sides
+
+
+def _restrict(plan: TestPlan, anchor: OpenAnchor) -> TestPlan:
+    """Leave out pools of modalities that the anchor space does not hold."""
+    kept = tuple(pool for pool in plan.pools if pool.modality in anchor.modalities)
+    return TestPlan(plan.sample_labels, kept)
+
+
+def _read_classes(
+    section: ZeroShotSection, path: Path, samples: Sequence[Sample]
+) -> list[_ClassPrompts]:
+    try:
+        by_language = json.loads(path.read_text("utf-8"))
+        names = {
+            language: {str(label): str(name) for label, name in classes.items()}
+            for language, classes in by_language.items()
+        }
+    except (OSError, ValueError, AttributeError) as error:
+        raise ManifestError(
+            f"class names in {path} asked for; {error}; write {{language: {{label: name}}}}"
+        ) from error
+    found = []
+    for language, classes in names.items():
+        labels = sorted(classes)
+        places = [
+            (row, labels.index(value))
+            for row, sample in enumerate(samples)
+            if (value := _label(sample, section.label_column)) in classes
+        ]
+        if not places:
+            raise ManifestError(
+                f"zero-shot '{section.name}' asked for column '{section.label_column}'; no test "
+                f"sample has a label of {path}; check evaluation.zero_shot.label_column"
+            )
+        prompts = build_prompts([classes[label] for label in labels], section.templates, language)
+        rows, targets = zip(*places, strict=True)
+        found.append(_ClassPrompts(section.name, language, tuple(prompts), rows, targets))
+    return found
+
+
+def _label(sample: Sample, column: str) -> str:
+    if column == "positive_key":
+        return next((caption.positive_key for caption in sample.captions), "")
+    return sample.columns.get(column, "")
+
+
+Wanted = dict[str, dict[Any, AnchorItem]]
+
+
+def _collect_items(
+    data: PreparedData,
+    links: Sequence[Link],
+    plans: Sequence[TestPlan],
+    prompts: Sequence[_ClassPrompts],
+    sides: Mapping[str, float],
+) -> Wanted:
+    """Gather each anchor-side item that training or a test needs, once."""
+    sample_keys = (
+        (side, key)
+        for side in sides
+        for sample in (*data.train, *data.val)
+        for key, _ in list_anchors(sample, side)
+    )
+    pool_keys = ((pool.modality, key) for plan in plans for pool in plan.pools for key in pool.keys)
+    prompt_keys = (
+        ("text", (text, found.language))
+        for found in prompts
+        for texts in found.prompts
+        for text in texts
+    )
+    wanted: Wanted = {"text": {}}
+    for modality, key in dict.fromkeys(chain(sample_keys, pool_keys, prompt_keys)):
+        wanted.setdefault(modality, {})[key] = _anchor_item(data, modality, key)
+    return wanted
+
+
+def _anchor_item(data: PreparedData, modality: str, bank_key: Any) -> AnchorItem:
+    if modality == "text":
+        text, language = bank_key
+        return data.datasets[0].anchor_item("text", text, language)
+    source, key = bank_key
+    return data.datasets[source].anchor_item(modality, key)
+
+
+def _embed_banks(
+    anchor: OpenAnchor, wanted: Wanted, on_progress: OnProgress
+) -> dict[str, AnchorBank]:
+    banks = {}
+    for modality, items in wanted.items():
+
+        def report(done: int, total: int, modality: str = modality) -> None:
+            on_progress(f"anchor embeddings of {modality}", done, total)
+
+        if items:
+            vectors = anchor.embed(modality, list(items.values()), report)
+        else:
+            vectors = torch.zeros(0, anchor.dim)
+        rows = {key: row for row, key in enumerate(items)}
+        banks[modality] = AnchorBank(modality, rows, vectors)
+    return banks

@@ -1,0 +1,227 @@
+"""What a plugin offers (specs) and what its factories must return (protocols).
+
+Specs are frozen, light and import nothing heavy: factories are named by import string
+(`package.module:function`) and imported when first used. Options are pydantic models with
+`extra="forbid"`; every field has a description with its unit. Nothing here knows a modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from modalbind.types import AnchorItem, Pair
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+API_VERSION = 1
+"""Version of this contract; a plugin states the one that it was written for."""
+
+
+class Options(BaseModel):
+    """Base of every options model: unknown names are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoOptions(Options):
+    """For specs that have nothing to set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What all specs share.
+
+    Attributes:
+        name: Unique within its kind; lower case, digits, `-` and `_`.
+        summary: One sentence for the list of plugins.
+        api_version: `API_VERSION` that the plugin was written for.
+        options: Model of the options; defaults live there and nowhere else.
+        build: Import string of the factory; what it takes and returns is said by the subclass.
+    """
+
+    name: str
+    summary: str
+    api_version: int
+    build: str
+    options: type[Options] = NoOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModalitySpec(Spec):
+    """A kind of input. `build(options) -> Modality`.
+
+    Attributes:
+        unit: What a sample's numbers mean, e.g. `waveform in -1..1, sample rate in Hz`.
+        suffixes: File suffixes it reads, lower case with the dot.
+        default_recipe: Recipe for a user's own pairs.
+        quickstart_recipe: Recipe that runs with no data and no network.
+        perceives: Attributes of the generated world that this modality can sense; empty if
+            it has no renderer. Captions of its samples mention no others.
+    """
+
+    unit: str
+    suffixes: tuple[str, ...]
+    default_recipe: str
+    quickstart_recipe: str
+    perceives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSpec(Spec):
+    """An encoder for one modality. `build(options, modality) -> Encoder`."""
+
+    modality: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec(Spec):
+    """A data set. `build(options, root) -> PairedDataset`.
+
+    Attributes:
+        modality: Which it has samples of, or `*` for any; then the factory takes the
+            `ModalitySpec` as a third argument.
+    """
+
+    modality: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationSpec(Spec):
+    """An augmentation. `build(options, modality) -> callable(value, generator) -> value`.
+
+    Attributes:
+        modality: Which it is for, or `*`.
+        stage: `sample` takes what `Modality.load` returns; `features` takes one sample's
+            features; `batch` takes a `PairBatch`. It never changes its argument, and draws
+            randomness from the `torch.Generator` that it is given and from nothing else.
+    """
+
+    modality: str
+    stage: Literal["sample", "features", "batch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorSpec(Spec):
+    """A kind of anchor space. `build(source, tag, options) -> AnchorSpace`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveSpec(Spec):
+    """An objective. `build(options) -> Objective`."""
+
+
+class Modality(Protocol):
+    """How samples of one modality are read and turned into features; no learned weights.
+
+    Instances are picklable (loader workers). All methods are deterministic.
+    """
+
+    is_padded: bool
+    """True if features are `(time, ...)` of varying length, to be padded at the end with zeros."""
+
+    def load(self, path: Path, key: str) -> Any:
+        """Read one sample.
+
+        Args:
+            path: The file, inside the data root. May not exist when samples live in a table.
+            key: The sample's key as the manifest has it.
+
+        Returns:
+            The plugin's own sample type; the core passes it on unread.
+
+        Raises:
+            BrokenSampleError: If it is missing, truncated, empty, not finite or too large.
+        """
+
+    def render(self, scene: Any, seed: int) -> Any:
+        """Make the sample of a generated scene; same scene and seed, same sample."""
+
+    def features(self, sample: Any) -> Tensor:
+        """Return float32 `(time, ...)` if padded, else a fixed shape."""
+
+    def windows(self, sample: Any) -> list[tuple[float, float, Any]]:
+        """Cut a long sample into `(start_s, end_s, sample)`; one item if it fits."""
+
+    def content_hash(self, path: Path, key: str) -> bytes:
+        """32 bytes that identify the sample's content and everything that `load` depends on."""
+
+    def describe(self, sample: Any) -> Mapping[str, float]:
+        """Trivial features (duration, level …) that a control may use, by name with unit."""
+
+
+class Encoder(Protocol):
+    """A `torch.nn.Module`: features to one pooled vector a sample. Not normalised.
+
+    Also expected: `layer_groups() -> list[list[nn.Module]]` from input to output for layer-wise
+    decay and freezing, and `lora_targets: tuple[str, ...]`, names of linear layers.
+    """
+
+    width: int
+    lora_targets: tuple[str, ...]
+
+    def __call__(self, features: Tensor, valid_mask: Tensor | None) -> Tensor:
+        """Map `(n, time, ...)` and `(n, time)` to `(n, width)`, blind to padding."""
+
+    def layer_groups(self) -> Sequence[Sequence[torch.nn.Module]]:
+        """Modules by depth, the input first."""
+
+
+@runtime_checkable
+class PairedDataset(Protocol):
+    """Where pairs and their samples come from."""
+
+    name: str
+    licence: str
+
+    def pairs(self) -> Sequence[Pair]:
+        """Return all rows, in a fixed order."""
+
+    def load_sample(self, key: str, modality: Modality) -> Any:
+        """Return the sample, read or rendered; raises `BrokenSampleError`."""
+
+    def sample_hash(self, key: str, modality: Modality) -> bytes:
+        """Return 32 bytes that identify the sample's content."""
+
+    def anchor_item(self, modality: str, key: str, language: str | None = None) -> AnchorItem:
+        """Return the anchor-side item (text, image) of that key."""
+
+
+class AnchorSpace(Protocol):
+    """A frozen embedding space.
+
+    Invariant: nothing about it changes after it is built; `compute_fingerprint` reads the live
+    weights each time that it is called, so that the claim can be checked.
+    """
+
+    name: str
+    dim: int
+    modalities: tuple[str, ...]
+    is_table: bool
+    """True if it has vectors by key and no weights; then it needs no cache."""
+
+    def compute_fingerprint(self) -> str:
+        """Hash weights, tokenizer, preprocessing, dim and normalisation as they are now."""
+
+    def encode(self, modality: str, items: Sequence[AnchorItem]) -> Tensor:
+        """Return unit-norm float32 `(len(items), dim)` on the CPU.
+
+        Raises:
+            AnchorError: If the space does not hold that modality, or a table lacks a key.
+        """
+
+
+Objective = Callable[..., Any]
+"""Pure function `(modality, anchor, positives, excluded, scale, bias) -> loss`.
+
+`modality` `(n, dim)` and `anchor` `(m, dim)` unit norm; `positives` float `(n, m)`, rows sum to
+one or zero; `excluded` bool `(n, m)`; `scale` and `bias` scalar tensors. Returns a scalar in nats.
+It carries `initial_scale: float`, `learn_scale: bool`, `max_scale: float`, `initial_bias: float |
+None` (None: no bias) for whoever owns those parameters.
+"""

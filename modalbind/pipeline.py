@@ -1,0 +1,512 @@
+"""The only composer: from recipe to report.
+
+Reads top to bottom like a run: recipe, plugins, anchor space, pairs, anchor embeddings, tower,
+objective, run directory, evaluation, report.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from torch import Tensor, nn
+
+from modalbind.anchors.cache import AnchorCache
+from modalbind.cost import CostMeter
+from modalbind.data.loader import Augmentations, FeatureSet, TrainingBatches
+from modalbind.data.samples import Sample
+from modalbind.data.splits import list_folds
+from modalbind.encoders import Tower, build_tower
+from modalbind.errors import AnchorMismatchError, InputError, RunError
+from modalbind.evaluation.embed import embed_samples
+from modalbind.evaluation.pools import Pool
+from modalbind.evaluation.protocol import Control, Protocol
+from modalbind.inputs import RunInputs, build_datasets, open_inputs
+from modalbind.plugin_manager import build, load_plugins
+from modalbind.progress import Progress
+from modalbind.recipe import Recipe, Resolved, resolve
+from modalbind.recipe.schema import Choice
+from modalbind.report import RunReport, summarise, write_report, write_summary
+from modalbind.reporting import Measured, build_report
+from modalbind.run import Run, load_tower, publish_tower
+from modalbind.rundir import RunDirectory, default_run_path, latest_run_path, point_latest
+from modalbind.selection import Selection
+from modalbind.training import Aligner
+from modalbind.trivial import predict_trivial
+
+CHECKPOINTS_PER_RUN = 10
+SIGTERM_EXIT_CODE = 143
+
+
+def align(
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Train a tower for a new modality into a frozen anchor space, and measure what emerged.
+
+    Args:
+        recipe: The whole run.
+        out: Run directory; default `runs/<recipe>-<time>`.
+        resume: Go on with the run in `out`, or with the latest one; starts it if there is none.
+        force: Replace the run in `out`.
+        console: Where progress is shown; None shows none.
+
+    Raises:
+        InputError: If recipe, data, anchor or run directory cannot be used; nothing is changed.
+        NonFiniteError: If training diverges.
+    """
+    resolved = resolve(recipe, load_plugins())
+    recipe = resolved.recipe
+    directory = RunDirectory(out or (latest_run_path() if resume else default_run_path(recipe)))
+    progress, meter = Progress(console), CostMeter()
+    accelerator = _build_accelerator(recipe, directory)
+    with directory.lock(), meter:
+        goes_on = directory.start(recipe, resume=resume, force=force)
+        point_latest(directory.path)
+        if goes_on and directory.report_file.exists():
+            progress.say(f"{directory.path} is finished already")
+            return Run(directory.path)
+        with directory.discarded_if_refused(is_new=not goes_on):
+            inputs = open_inputs(resolved, AnchorCache(), str(accelerator.device), progress.count)
+            _record_identity(directory, inputs)
+        tower = _train(resolved, inputs, directory, accelerator, progress, meter)
+        measured = _measure(resolved, inputs, tower, accelerator.device)
+        device = str(accelerator.device)
+        report = build_report(recipe, inputs, directory, measured, meter, device)
+        write_report(report, directory.path)
+    return Run(directory.path)
+
+
+def evaluate(
+    runs: Sequence[Path],
+    *,
+    data: Path | None = None,
+    controls: bool = False,
+    console: Console | None = None,
+) -> RunReport:
+    """Measure a finished run again: on its own test split, or on other pairs.
+
+    Args:
+        runs: One run directory.
+        data: Manifest to test on instead; its test split, or all of it if it names none.
+        controls: Add rows for the shuffled control (the same recipe trained on shuffled pairs, in
+            `controls/shuffled`, kept for the next time) and the trivial-feature control.
+        console: Where progress is shown.
+
+    Returns:
+        The report; also written into the run, unless `data` is given.
+    """
+    if len(runs) != 1:
+        raise InputError(f"one run to evaluate asked for; {len(runs)} given; name one")
+    directory = RunDirectory(runs[0])
+    resolved = resolve(directory.read_recipe(), load_plugins())
+    if data is not None:
+        resolved = resolve(_tested_on(resolved.recipe, data), load_plugins())
+    recipe = resolved.recipe
+    progress, meter = Progress(console), CostMeter()
+    accelerator = _build_accelerator(recipe, directory)
+    with meter:
+        inputs = open_inputs(
+            resolved,
+            AnchorCache(),
+            str(accelerator.device),
+            progress.count,
+            tests_all=data is not None,
+        )
+        _check_bound(directory, inputs)
+        tower = load_tower(directory, resolved, inputs.anchor.dim).to(accelerator.device)
+        measured = _measure(resolved, inputs, tower, accelerator.device)
+        if controls:
+            shuffled = _train_shuffled(directory, console)
+            other = load_tower(shuffled.directory, resolved, inputs.anchor.dim)
+            _add_controls(measured, resolved, inputs, other.to(accelerator.device), accelerator)
+        device = str(accelerator.device)
+        report = build_report(recipe, inputs, directory, measured, meter, device)
+    if data is None:
+        with directory.lock():
+            write_report(report, directory.path)
+    return report
+
+
+def sweep(
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int] = (),
+    folds: Sequence[str] | Literal["all"] | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Run a recipe once per seed and fold, and summarise.
+
+    Args:
+        recipe: What varies only in `seed` and `data.test_fold`.
+        seeds: Default: the recipe's own.
+        folds: Names, or `all` that the data has; default: the recipe's own split.
+        out: Sweep directory.
+        resume: Go on with the sweep in `out`; finished runs stay as they are.
+        force: Replace the runs in `out`.
+        console: Where progress is shown.
+
+    Returns:
+        The sweep directory, with a run in each folder and `summary.json`.
+    """
+    resolved = resolve(recipe, load_plugins())
+    recipe = resolved.recipe
+    places: list[str | None] = [recipe.data.test_fold]
+    if folds is not None:
+        places = [*(_list_folds(resolved) if folds == "all" else folds)]
+    path = out or (latest_run_path() if resume else default_run_path(recipe))
+    progress = Progress(console)
+    reports = []
+    for seed in seeds or [recipe.seed]:
+        for fold in places:
+            section = recipe.data.model_copy(update={"test_fold": fold})
+            one = recipe.model_copy(update={"seed": seed, "data": section})
+            name = f"seed-{seed}" + (f"-fold-{fold}" if fold is not None else "")
+            progress.say(f"{path / name}")
+            goes_on = resume and (path / name / "recipe.yaml").exists()
+            run = align(one, out=path / name, resume=goes_on, force=force, console=console)
+            reports.append(run.report)
+    write_summary(summarise(reports, name=recipe.name), path)
+    point_latest(path)
+    return path
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """Say what `align` would do, after every check that needs no training; writes nothing.
+
+    Raises:
+        InputError: As `align` would.
+    """
+    resolved = resolve(recipe, load_plugins())
+    recipe = resolved.recipe
+    accelerator = _build_accelerator(recipe, None)
+    inputs = open_inputs(
+        resolved, AnchorCache(), str(accelerator.device), Progress(None).count, embeds=False
+    )
+    batches = _build_batches(resolved, inputs)
+    tower = _build_tower(resolved, inputs)
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "anchor": {"space": inputs.anchor.name, "fingerprint": inputs.anchor.fingerprint},
+        "data": {
+            "name": inputs.data.name,
+            "train_samples": len(inputs.data.train),
+            "val_samples": len(inputs.data.val),
+            "test_samples": len(inputs.data.test),
+            "skipped": inputs.data.skipped,
+        },
+        "steps": _count_steps(recipe, batches),
+        "parameters": {
+            "trained": sum(p.numel() for p in tower.parameters() if p.requires_grad),
+            "all": sum(p.numel() for p in tower.parameters()),
+        },
+    }
+
+
+def verify_anchor(path: Path) -> dict[str, Any]:
+    """Compare the anchor space of a run with the one that its spec names now.
+
+    Raises:
+        AnchorMismatchError: If they differ.
+    """
+    from modalbind.run import AlignedSpace
+
+    directory = RunDirectory(path)
+    bound = directory.read_identity()["anchor"]
+    fingerprint, verified = AlignedSpace([path]).anchor.verify()
+    if fingerprint != bound["fingerprint"]:
+        raise AnchorMismatchError(
+            f"run {path} is bound to anchor space {bound['fingerprint'][:16]}; {bound['spec']} is "
+            f"{fingerprint[:16]} now; restore the anchor that it was aligned to"
+        )
+    return {**bound, "fingerprint_now": fingerprint, "verified": verified}
+
+
+def _build_accelerator(recipe: Recipe, directory: RunDirectory | None) -> Accelerator:
+    _check_device(recipe.device)
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    trackers = list(recipe.train.trackers) if directory is not None else []
+    return Accelerator(
+        cpu=recipe.device == "cpu",
+        mixed_precision=recipe.train.precision,
+        log_with=trackers or None,
+        project_dir=str(directory.path) if directory is not None and trackers else None,
+    )
+
+
+def _check_device(name: str) -> None:
+    kind, _, index = name.partition(":")
+    here = {"auto": 1, "cpu": 1, "cuda": torch.cuda.device_count()}
+    here["mps"] = int(torch.backends.mps.is_available())
+    number = int(index) if index.isdigit() else 0
+    if number >= here.get(kind, 0):
+        found = ", ".join(device for device, count in here.items() if count)
+        raise InputError(f"device '{name}' asked for; this machine has {found}; use --device auto")
+    if kind == "cuda":
+        torch.cuda.set_device(number)
+
+
+def _record_identity(directory: RunDirectory, inputs: RunInputs) -> None:
+    if directory.run_file.exists():
+        _check_bound(directory, inputs)
+    anchor = inputs.anchor
+    directory.write_identity(
+        {
+            "anchor": {
+                "spec": anchor.spec,
+                "space": anchor.name,
+                "fingerprint": anchor.fingerprint,
+                "dim": anchor.dim,
+                "modalities": list(anchor.modalities),
+            }
+        }
+    )
+    directory.write_broken(inputs.data.broken)
+
+
+def _check_bound(directory: RunDirectory, inputs: RunInputs) -> None:
+    bound = directory.read_identity()["anchor"]["fingerprint"]
+    if bound != inputs.anchor.fingerprint:
+        raise AnchorMismatchError(
+            f"run {directory.path} is bound to anchor space {bound[:16]}; {inputs.anchor.spec} is "
+            f"{inputs.anchor.fingerprint[:16]} now; restore the anchor that it was aligned to"
+        )
+
+
+def _build_tower(resolved: Resolved, inputs: RunInputs) -> Tower:
+    recipe = resolved.recipe
+    set_seed(recipe.seed)
+    encoder = build(resolved.encoder, resolved.encoder_options, inputs.modality)
+    return build_tower(encoder, recipe.head, recipe.tower, inputs.anchor.dim)
+
+
+def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
+    recipe = resolved.recipe
+    stages: dict[str, list[Any]] = {"sample": [], "features": [], "batch": []}
+    for spec, options in resolved.augmentations:
+        stages[spec.stage].append(build(spec, options, inputs.modality))
+    features = FeatureSet(
+        inputs.data.train,
+        inputs.data.datasets,
+        inputs.modality,
+        Augmentations(**{name: tuple(found) for name, found in stages.items()}),
+        seed=recipe.seed,
+        memory_mib=recipe.data.memory_mib,
+    )
+    return TrainingBatches(
+        features,
+        inputs.banks,
+        recipe.anchor.sides,
+        batch_size=recipe.train.batch_size,
+        source_weights=inputs.data.weights,
+        workers=recipe.data.workers,
+    )
+
+
+def _count_steps(recipe: Recipe, batches: TrainingBatches) -> int:
+    total = batches.steps_per_epoch * recipe.train.epochs
+    return min(total, recipe.train.max_steps or total)
+
+
+def _train(
+    resolved: Resolved,
+    inputs: RunInputs,
+    directory: RunDirectory,
+    accelerator: Accelerator,
+    progress: Progress,
+    meter: CostMeter,
+) -> Tower:
+    """Train until the recipe says stop, publish the tower, and return it as published."""
+    if not directory.tower_note.exists():
+        tower = _build_tower(resolved, inputs)
+        batches = _build_batches(resolved, inputs)
+        aligner = Aligner(
+            tower,
+            build(resolved.objective, resolved.objective_options),
+            resolved.recipe.train,
+            accelerator,
+            total_steps=_count_steps(resolved.recipe, batches),
+            seed=resolved.recipe.seed,
+        )
+        selection = Selection(resolved.recipe, inputs, directory)
+        _loop(aligner, batches, selection, directory, progress, meter)
+        selection.restore_best(aligner)
+        publish_tower(directory, tower, inputs.anchor.fingerprint)
+    return load_tower(directory, resolved, inputs.anchor.dim).to(accelerator.device)
+
+
+def _loop(
+    aligner: Aligner,
+    batches: TrainingBatches,
+    selection: Selection,
+    directory: RunDirectory,
+    progress: Progress,
+    meter: CostMeter,
+) -> None:
+    section, total = aligner.section, aligner.total_steps
+    checkpoints = directory.checkpoints(section.keep_checkpoints)
+    every = section.checkpoint_every or max(1, total // CHECKPOINTS_PER_RUN)
+    start = 0
+    if (found := checkpoints.load_latest()) is not None:
+        start, tensors, state = found
+        aligner.load_state_tensors(tensors)
+        selection.load_state(state)
+        progress.say(f"going on from step {start}")
+    directory.forget_after(start)
+    if selection.should_stop:
+        return
+    with _sigterm_noted() as terminated, progress.steps(total, start) as show:
+        for result in aligner.run(batches.iterate(start, total), start):
+            directory.log_step(result)
+            aligner.accelerator.log({"loss": result.loss, "lr": result.lr}, step=result.step)
+            meter.pairs_seen += result.samples
+            show(result)
+            if result.step % batches.steps_per_epoch == 0:
+                selection.end_epoch(aligner.plain_tower, aligner, result)
+            leaves = terminated() or selection.should_stop
+            if leaves or result.step % every == 0:
+                checkpoints.save(result.step, aligner.state_tensors(), selection.state())
+            if terminated():
+                raise SystemExit(SIGTERM_EXIT_CODE)
+            if leaves:
+                return
+
+
+@contextmanager
+def _sigterm_noted() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM into a question that the loop asks between steps."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, note)
+    except ValueError:  # not in the main thread: whoever owns the process handles its signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _measure(
+    resolved: Resolved, inputs: RunInputs, tower: nn.Module, device: torch.device
+) -> Measured:
+    """Score every direction, language and class list on the test split."""
+    recipe = resolved.recipe
+    rules = _build_protocol(resolved, inputs)
+    samples = _sample_pool(resolved, inputs, _embed_test(resolved, inputs, tower, device))
+    pools = inputs.embed_pools(inputs.test)
+    measured = Measured()
+    measured.retrieval = rules.score_samples(samples, pools)
+    if recipe.evaluation.link_text_image:
+        measured.reference = rules.score_anchor(pools)
+    measured.zero_shot = rules.score_classes(samples, inputs.class_sets)
+    measured.gap = rules.score_gaps(samples, pools)
+    return measured
+
+
+def _build_protocol(resolved: Resolved, inputs: RunInputs) -> Protocol:
+    recipe = resolved.recipe
+    paired = {
+        (side, caption.language if side == "text" else "")
+        for side in recipe.anchor.sides
+        for sample in inputs.data.train
+        for caption in (sample.captions if side == "text" else sample.captions[:1])
+        if side == "text" or sample.images
+    }
+    split = recipe.data.test_split if recipe.data.test_fold is None else "test"
+    return Protocol(recipe.evaluation, split, recipe.seed, frozenset(paired))
+
+
+def _embed_test(
+    resolved: Resolved, inputs: RunInputs, tower: nn.Module, device: torch.device
+) -> Tensor:
+    return embed_samples(
+        tower,
+        inputs.modality,
+        inputs.load_all(inputs.data.test),
+        device=device,
+        batch_size=resolved.recipe.train.batch_size,
+        use_windows=resolved.recipe.evaluation.window,
+    )
+
+
+def _sample_pool(resolved: Resolved, inputs: RunInputs, embeddings: Tensor) -> Pool:
+    return Pool(
+        resolved.modality.name,
+        "",
+        embeddings,
+        torch.tensor(inputs.test.sample_labels, dtype=torch.int64),
+        tuple(_group_of(sample) for sample in inputs.data.test),
+    )
+
+
+def _group_of(sample: Sample) -> str:
+    return f"{sample.source}/{sample.group}"
+
+
+def _train_shuffled(directory: RunDirectory, console: Console | None) -> Run:
+    """Train the recipe of a run on shuffled pairs, once; what is there already is used."""
+    recipe = directory.read_recipe()
+    section = recipe.data.model_copy(update={"shuffle_pairs": True})
+    shuffled = recipe.model_copy(update={"data": section})
+    path = directory.path / "controls" / "shuffled"
+    return align(shuffled, out=path, resume=True, console=console)
+
+
+def _add_controls(
+    measured: Measured,
+    resolved: Resolved,
+    inputs: RunInputs,
+    shuffled: nn.Module,
+    accelerator: Accelerator,
+) -> None:
+    rules = _build_protocol(resolved, inputs)
+    pools = inputs.embed_pools(inputs.test)
+    trivial, used = predict_trivial(inputs, resolved.recipe)
+    embedded: dict[Control, Tensor] = {
+        "shuffled": _embed_test(resolved, inputs, shuffled, accelerator.device),
+        "trivial": trivial,
+    }
+    for control, embeddings in embedded.items():
+        samples = _sample_pool(resolved, inputs, embeddings)
+        measured.retrieval += rules.score_samples(samples, pools, control)
+        measured.zero_shot += rules.score_classes(samples, inputs.class_sets, control)
+    measured.notes.append(f"the trivial-feature control sees {', '.join(used)}")
+
+
+def _tested_on(recipe: Recipe, data: Path) -> Recipe:
+    """Return the recipe with another manifest as its only data."""
+    source = Choice.model_validate({"kind": "manifest", "path": str(data)})
+    update = {"sources": (source,), "test_fold": None}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
+
+
+def _list_folds(resolved: Resolved) -> list[str]:
+    pairs = [pair for dataset in build_datasets(resolved)[0] for pair in dataset.pairs()]
+    folds = list_folds(pairs, resolved.recipe.data)
+    if not folds:
+        raise RunError(
+            f"all folds asked for; column '{resolved.recipe.data.fold_column}' is absent or empty; "
+            "set data.fold_column, or leave out --folds"
+        )
+    return folds

@@ -1,0 +1,578 @@
+"""Finds, loads, isolates and lists plugins.
+
+A plugin is a package with an entry point in the group `modalbind`. pluggy isolates nothing, so
+each gets a manager of its own, and whatever it does wrong, `sys.exit` at import included, becomes
+a `PluginFailure` while the others go on. Nothing heavy is imported here: factories are import
+strings, opened by `build` when a run needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+import pluggy
+
+from modalbind import hookspecs
+from modalbind.errors import (
+    ModalbindError,
+    PluginLoadError,
+    UnknownModalityError,
+    UnknownNameError,
+)
+from modalbind.interfaces import (
+    API_VERSION,
+    AnchorSpec,
+    AugmentationSpec,
+    DatasetSpec,
+    EncoderSpec,
+    ModalitySpec,
+    ObjectiveSpec,
+    Options,
+    Spec,
+)
+
+GROUP = "modalbind"
+CORE = "modalbind"
+KINDS: dict[str, tuple[str, type[Spec]]] = {
+    "modality": ("modalbind_modalities", ModalitySpec),
+    "encoder": ("modalbind_encoders", EncoderSpec),
+    "dataset": ("modalbind_datasets", DatasetSpec),
+    "augmentation": ("modalbind_augmentations", AugmentationSpec),
+    "anchor": ("modalbind_anchors", AnchorSpec),
+    "objective": ("modalbind_objectives", ObjectiveSpec),
+}
+STAGES = ("sample", "features", "batch")
+PIP_NAMES = {  # where the import name is not what pip knows it by
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "faiss": "faiss-cpu",
+    "open_clip": "open_clip_torch",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+
+log = logging.getLogger(__name__)
+
+
+class InvalidPluginError(ModalbindError):
+    """What a plugin offers breaks the contract."""
+
+    def __init__(self, found: str, hint: str) -> None:
+        """Say what was found wrong, and how to mend it."""
+        super().__init__(found)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """A plugin that works.
+
+    Attributes:
+        name: Name of its entry point.
+        distribution: What pip knows it by.
+        version: Of the distribution.
+        package: Module that the entry point names.
+        specs: What it offers, by kind (`modality`, `encoder` …).
+    """
+
+    name: str
+    distribution: str
+    version: str
+    package: str
+    specs: Mapping[str, tuple[Spec, ...]]
+
+    def offers(self) -> tuple[tuple[str, str], ...]:
+        """Return all that it adds, as `(kind, name)`."""
+        return tuple((kind, spec.name) for kind, specs in self.specs.items() for spec in specs)
+
+
+@dataclass(frozen=True, slots=True)
+class PluginFailure:
+    """A plugin that is installed and cannot be used.
+
+    Attributes:
+        name: Name of its entry point.
+        distribution: What pip knows it by.
+        version: Of the distribution.
+        cause: What it raised, or what was found wrong with it.
+        hint: What to do, as a command where there is one.
+        offered: `(kind, name)` of what it offered before it failed.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    cause: BaseException
+    hint: str
+    offered: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """The cause in one line."""
+        return describe_cause(self.cause)
+
+    def is_for(self, kind: str, name: str) -> bool:
+        """Say whether `name` would probably have come from this plugin."""
+        names = (name, f"{GROUP}-{name}")
+        is_named_so = self.name in names or normalise(self.distribution) in names
+        return (kind, name) in self.offered or is_named_so
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """Everything that is installed, and what of it works.
+
+    Invariant: a name is offered once within its kind, and for encoders, data sets and
+    augmentations once for each modality.
+    """
+
+    loaded: tuple[LoadedPlugin, ...]
+    failures: tuple[PluginFailure, ...] = ()
+
+    def specs(self, kind: str) -> tuple[Spec, ...]:
+        """Return all specs of one kind (`modality`, `encoder` …), the core's first."""
+        return tuple(spec for plugin in self.loaded for spec in plugin.specs.get(kind, ()))
+
+    @property
+    def modalities(self) -> tuple[ModalitySpec, ...]:
+        """All modalities."""
+        return cast(tuple[ModalitySpec, ...], self.specs("modality"))
+
+    @property
+    def anchors(self) -> tuple[AnchorSpec, ...]:
+        """All kinds of anchor space."""
+        return cast(tuple[AnchorSpec, ...], self.specs("anchor"))
+
+    @property
+    def objectives(self) -> tuple[ObjectiveSpec, ...]:
+        """All objectives."""
+        return cast(tuple[ObjectiveSpec, ...], self.specs("objective"))
+
+    def modality(self, name: str) -> ModalitySpec:
+        """Return the modality of that name.
+
+        Raises:
+            UnknownModalityError: If nothing installed offers it; the message lists what is.
+            PluginLoadError: If its plugin is installed and broken, from the cause.
+        """
+        return cast(ModalitySpec, self._find("modality", name, None))
+
+    def encoder(self, name: str, modality: str) -> EncoderSpec:
+        """Return an encoder for `modality`; raises as `modality` does."""
+        return cast(EncoderSpec, self._find("encoder", name, modality))
+
+    def dataset(self, name: str, modality: str) -> DatasetSpec:
+        """Return a data set with samples of `modality`; raises as `modality` does."""
+        return cast(DatasetSpec, self._find("dataset", name, modality))
+
+    def augmentation(self, name: str, modality: str) -> AugmentationSpec:
+        """Return an augmentation for `modality`; raises as `modality` does."""
+        return cast(AugmentationSpec, self._find("augmentation", name, modality))
+
+    def anchor(self, kind: str) -> AnchorSpec:
+        """Return a kind of anchor space; raises as `modality` does."""
+        return cast(AnchorSpec, self._find("anchor", kind, None))
+
+    def objective(self, name: str) -> ObjectiveSpec:
+        """Return an objective; raises as `modality` does."""
+        return cast(ObjectiveSpec, self._find("objective", name, None))
+
+    def owner(self, spec: Spec) -> LoadedPlugin:
+        """Return the plugin that offers `spec`."""
+        return next(p for p in self.loaded for own in p.specs.values() if spec in own)
+
+    def plugin(self, name: str) -> LoadedPlugin:
+        """Return a plugin by its own name, its distribution's or that of a modality it brings.
+
+        Raises:
+            UnknownNameError: If there is none; the message lists those that work.
+            PluginLoadError: If it is broken, from the cause.
+        """
+        for plugin in self.loaded:
+            names = {plugin.name, *(spec.name for spec in plugin.specs.get("modality", ()))}
+            if name in names or normalise(name) == normalise(plugin.distribution):
+                return plugin
+        self._raise_if_broken("plugin", name)
+        raise self._unknown("plugin", name, None, [plugin.name for plugin in self.loaded])
+
+    def check(self, plugin: LoadedPlugin) -> list[str]:
+        """Import every factory of a plugin, and return the `kind name` of each.
+
+        Raises:
+            PluginLoadError: If one cannot be imported.
+        """
+        checked = []
+        for kind, specs in plugin.specs.items():
+            for spec in specs:
+                import_factory(spec)
+                checked.append(f"{kind} {spec.name}")
+        return checked
+
+    def _find(self, kind: str, name: str, modality: str | None) -> Spec:
+        fitting = [spec for spec in self.specs(kind) if _serves(spec, modality)]
+        for spec in fitting:
+            if spec.name == name:
+                return spec
+        self._raise_if_broken(kind, name)
+        raise self._unknown(kind, name, modality, [spec.name for spec in fitting])
+
+    def _raise_if_broken(self, kind: str, name: str) -> None:
+        for failure in self.failures:
+            if failure.is_for(kind, name):
+                raise PluginLoadError(
+                    f"{kind} '{name}' asked for; plugin {failure.distribution} "
+                    f"{failure.version} is broken: {failure.reason}; {failure.hint}"
+                ) from failure.cause
+
+    def _unknown(
+        self, kind: str, name: str, modality: str | None, available: Sequence[str]
+    ) -> UnknownNameError:
+        wanted = f"{kind} '{name}'" + (f" for modality '{modality}'" if modality else "")
+        found = f"installed: {', '.join(sorted(available)) or 'none'}"
+        if self.failures:
+            broken = ", ".join(failure.distribution for failure in self.failures)
+            found += f" (broken: {broken}; see modalbind plugins)"
+        near = nearest(name, available)
+        remedy = f"did you mean '{near}'? otherwise " if near else ""
+        package = f"{GROUP}-{name}"
+        error = UnknownModalityError if kind == "modality" else UnknownNameError
+        return error(f"{wanted} not found; {found}; {remedy}try: pip install {package}")
+
+
+def nearest(name: str, available: Iterable[str]) -> str | None:
+    """Return the name that `name` was probably meant to be."""
+    close = get_close_matches(name, list(available), n=1)
+    return close[0] if close else None
+
+
+def normalise(distribution: str) -> str:
+    """Return a distribution's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def load_plugins(strict: bool | None = None) -> Plugins:
+    """Load every installed plugin, each on its own.
+
+    The core's own offers come first, then the others by name of their distribution; so which of
+    two plugins keeps a name does not depend on the order of installation. `MODALBIND_PLUGINS=a,b`
+    loads only those beside the core, empty loads none.
+
+    Args:
+        strict: Whether a broken plugin is an error; None asks `MODALBIND_STRICT_PLUGINS`.
+
+    Raises:
+        PluginLoadError: In strict mode, if any plugin is broken; it names all of them.
+    """
+    allowed = _read_allow_list()
+    loaded: list[LoadedPlugin] = []
+    failures: list[PluginFailure] = []
+    for entry in _sorted_entry_points(allowed):
+        outcome = _load_one(entry, loaded)
+        if isinstance(outcome, LoadedPlugin):
+            loaded.append(outcome)
+        else:
+            failures.append(outcome)
+    if allowed is not None:
+        failures.extend(_missing(allowed, [*loaded, *failures]))
+    if strict is None:
+        strict = os.environ.get("MODALBIND_STRICT_PLUGINS", "") not in ("", "0")
+    if strict and failures:
+        found = ", ".join(f"{f.distribution} {f.version} ({f.reason})" for f in failures)
+        raise PluginLoadError(
+            f"plugins asked for in strict mode; broken: {found}; {failures[0].hint}"
+        ) from failures[0].cause
+    return Plugins(tuple(loaded), tuple(failures))
+
+
+def import_factory(spec: Spec) -> Callable[..., Any]:
+    """Import the factory that a spec names.
+
+    Raises:
+        PluginLoadError: If it cannot be imported; a missing package is named as pip knows it.
+    """
+    module_name, _, attribute = spec.build.partition(":")
+    try:
+        factory = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _broken_factory(spec, error) from error
+    return cast(Callable[..., Any], factory)
+
+
+def build(spec: Spec, *args: Any) -> Any:
+    """Import the factory of `spec` and call it.
+
+    Raises:
+        PluginLoadError: If it, or something that it imports on the way, cannot be imported.
+    """
+    factory = import_factory(spec)
+    try:
+        return factory(*args)
+    except ImportError as error:
+        raise _broken_factory(spec, error) from error
+
+
+def describe_cause(cause: BaseException) -> str:
+    """Return an exception as one line, with its type unless the message stands by itself."""
+    message = " ".join(str(cause).split())
+    if isinstance(cause, InvalidPluginError):
+        return message
+    return f"{type(cause).__name__}: {message}" if message else type(cause).__name__
+
+
+@dataclass
+class _Candidate:
+    """A plugin on its way in; filled step by step, so that a failure knows what was offered."""
+
+    entry: EntryPoint
+    specs: dict[str, tuple[Spec, ...]] = field(default_factory=dict)
+
+    @property
+    def distribution(self) -> str:
+        return self.entry.dist.name if self.entry.dist else self.entry.name
+
+    @property
+    def version(self) -> str:
+        return self.entry.dist.version if self.entry.dist else "unknown"
+
+    def loaded(self) -> LoadedPlugin:
+        kept = {kind: specs for kind, specs in self.specs.items() if specs}
+        package = self.entry.module
+        return LoadedPlugin(self.entry.name, self.distribution, self.version, package, kept)
+
+
+def _load_one(entry: EntryPoint, loaded: Sequence[LoadedPlugin]) -> LoadedPlugin | PluginFailure:
+    """Load, register, call the hooks and check what they return; never raises but for Ctrl-C."""
+    candidate = _Candidate(entry)
+    printed = io.StringIO()  # a plugin that prints must not spoil the output of --json
+    try:
+        with contextlib.redirect_stdout(printed):
+            _call_hooks(candidate)
+        _check_offers(candidate, loaded)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return PluginFailure(
+            entry.name,
+            candidate.distribution,
+            candidate.version,
+            error,
+            _hint(candidate, error),
+            tuple(
+                (kind, str(getattr(s, "name", s)))
+                for kind, own in candidate.specs.items()
+                for s in own
+            ),
+        )
+    finally:
+        if printed.getvalue():
+            log.debug("plugin %s printed: %s", entry.name, printed.getvalue().strip())
+    return candidate.loaded()
+
+
+def _call_hooks(candidate: _Candidate) -> None:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    plugin = candidate.entry.load()
+    manager.register(plugin, candidate.entry.name)
+    manager.check_pending()
+    if not manager.get_hookcallers(plugin):
+        raise InvalidPluginError(
+            f"{candidate.entry.value} has no hooks",
+            f"mark its functions with @hookimpl, or pip uninstall {candidate.distribution}",
+        )
+    for kind, (hook, _) in KINDS.items():
+        offers: list[Spec] = []
+        for returned in getattr(manager.hook, hook)():
+            if not isinstance(returned, (list, tuple)):
+                raise _broken(candidate, f"{hook} returned {type(returned).__name__}, not a list")
+            offers.extend(returned)
+        candidate.specs[kind] = tuple(offers)
+
+
+def _check_offers(candidate: _Candidate, loaded: Sequence[LoadedPlugin]) -> None:
+    for plugin in loaded:
+        if plugin.name == candidate.entry.name:
+            raise InvalidPluginError(
+                f"the plugin name '{plugin.name}' is taken by {plugin.distribution}",
+                f"pip uninstall one of {plugin.distribution}, {candidate.distribution}",
+            )
+    for kind, specs in candidate.specs.items():
+        for position, spec in enumerate(specs):
+            _check_spec(candidate, kind, spec)
+            _check_free(candidate, kind, spec, specs[:position], loaded)
+
+
+def _check_spec(candidate: _Candidate, kind: str, spec: Any) -> None:
+    hook, expected = KINDS[kind]
+    if not isinstance(spec, expected):
+        raise _broken(candidate, f"{hook} returned {type(spec).__name__}, not {expected.__name__}")
+    if spec.api_version != API_VERSION:
+        older = "modalbind" if _is_newer(spec.api_version) else candidate.distribution
+        raise InvalidPluginError(
+            f"{kind} '{spec.name}' has API version {spec.api_version}, modalbind has {API_VERSION}",
+            f"try: pip install --upgrade {older}",
+        )
+    for problem in _problems(spec):
+        raise _broken(candidate, f"{kind} {spec.name!r}: {problem}")
+
+
+def _is_newer(version: object) -> bool:
+    return isinstance(version, int) and version > API_VERSION
+
+
+def _problems(spec: Any) -> Iterable[str]:
+    """Yield what is wrong with the values of a spec; dataclasses check no types."""
+    if not _matches(r"[a-z0-9][a-z0-9_-]*", spec.name):
+        yield "name is not lower case letters, digits, '-' and '_'"
+    if not _matches(r"\S[^\n]*", spec.summary):
+        yield "summary is not one line of text"
+    if not _matches(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec.build):
+        yield f"build {spec.build!r} is not an import string like package.module:function"
+    if not (isinstance(spec.options, type) and issubclass(spec.options, Options)):
+        yield "options is not a subclass of modalbind.api.Options"
+    modality = getattr(spec, "modality", "*")
+    if modality != "*" and not _matches(r"[a-z0-9][a-z0-9_-]*", modality):
+        yield f"modality {modality!r} is not a name"
+    if isinstance(spec, AugmentationSpec) and spec.stage not in STAGES:
+        yield f"stage {spec.stage!r} is not one of {', '.join(STAGES)}"
+    if isinstance(spec, ModalitySpec):
+        yield from _modality_problems(spec)
+
+
+def _modality_problems(spec: Any) -> Iterable[str]:
+    for attribute in ("unit", "default_recipe", "quickstart_recipe"):
+        if not _matches(r"\S[^\n]*", getattr(spec, attribute)):
+            yield f"{attribute} is not one line of text"
+    if not isinstance(spec.suffixes, tuple):
+        yield "suffixes is not a tuple"
+    elif not all(_matches(r"\.[a-z0-9.]+", suffix) for suffix in spec.suffixes):
+        yield "suffixes are not lower case with a dot"
+
+
+def _matches(pattern: str, value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _check_free(
+    candidate: _Candidate,
+    kind: str,
+    spec: Spec,
+    earlier: Sequence[Spec],
+    loaded: Sequence[LoadedPlugin],
+) -> None:
+    holders = [(candidate.distribution, earlier)]
+    holders += [(plugin.distribution, plugin.specs.get(kind, ())) for plugin in loaded]
+    for distribution, taken in holders:
+        if any(other.name == spec.name and _overlap(other, spec) for other in taken):
+            names = " and ".join((distribution, candidate.distribution))
+            raise InvalidPluginError(
+                f"{kind} '{spec.name}' is offered by both {names}",
+                f"rename one of them, or pip uninstall {candidate.distribution}",
+            )
+
+
+def _overlap(first: Spec, second: Spec) -> bool:
+    return _serves(first, getattr(second, "modality", None)) or _serves(
+        second, getattr(first, "modality", None)
+    )
+
+
+def _serves(spec: Spec, modality: str | None) -> bool:
+    own = getattr(spec, "modality", None)
+    return own in (None, "*") or modality in (None, own)
+
+
+def _broken(candidate: _Candidate, found: str) -> InvalidPluginError:
+    return InvalidPluginError(
+        found, f"report it to the authors of {candidate.distribution}, or pip uninstall it"
+    )
+
+
+def _hint(candidate: _Candidate, error: BaseException) -> str:
+    if isinstance(error, InvalidPluginError):
+        return error.hint
+    uninstall = f"pip uninstall {candidate.distribution}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        own = candidate.entry.module
+        if own == error.name or own.startswith(f"{error.name}."):
+            return f"its files are gone, its metadata is left; try: {uninstall}"
+        if error.name.partition(".")[0] == own.partition(".")[0]:
+            return f"it is incomplete; try: pip install --force-reinstall {candidate.distribution}"
+        return f"try: pip install {pip_name(error.name)}"
+    if isinstance(error, ImportError) and str(error.name).startswith("modalbind."):
+        return "it may need a newer core; try: pip install --upgrade modalbind"
+    return f"try: pip install --upgrade {candidate.distribution}, or {uninstall}"
+
+
+def pip_name(module: str) -> str:
+    """Return what pip calls the package of an imported module."""
+    top = module.partition(".")[0]
+    return PIP_NAMES.get(top, top.replace("_", "-"))
+
+
+def _broken_factory(spec: Spec, error: BaseException) -> PluginLoadError:
+    kind = next(kind for kind, (_, expected) in KINDS.items() if isinstance(spec, expected))
+    package = spec.build.partition(".")[0].partition(":")[0]
+    hint = f"try: pip install --upgrade {package.replace('_', '-')}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        hint = f"try: pip install {pip_name(error.name)}"
+    return PluginLoadError(
+        f"{kind} '{spec.name}' asked for; {spec.build} of plugin {package} cannot be imported: "
+        f"{describe_cause(error)}; {hint}"
+    )
+
+
+def _read_allow_list() -> tuple[str, ...] | None:
+    value = os.environ.get("MODALBIND_PLUGINS")
+    if value is None:
+        return None
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _sorted_entry_points(allowed: Sequence[str] | None) -> list[EntryPoint]:
+    def rank(entry: EntryPoint) -> tuple[bool, str, str]:
+        distribution = normalise(entry.dist.name) if entry.dist else entry.name
+        return distribution != CORE, distribution, entry.name
+
+    found = sorted(entry_points(group=GROUP), key=rank)
+    if allowed is None:
+        return found
+    return [entry for entry in found if not rank(entry)[0] or _is_allowed(entry, allowed)]
+
+
+def _is_allowed(entry: EntryPoint, allowed: Sequence[str]) -> bool:
+    distribution = normalise(entry.dist.name) if entry.dist else entry.name
+    return any(name == entry.name or normalise(name) == distribution for name in allowed)
+
+
+def _missing(
+    allowed: Sequence[str], seen: Sequence[LoadedPlugin | PluginFailure]
+) -> list[PluginFailure]:
+    """Return a failure for each name on the allow-list that nothing installed bears."""
+    known = {plugin.name for plugin in seen} | {normalise(plugin.distribution) for plugin in seen}
+    return [
+        PluginFailure(
+            name,
+            name,
+            "absent",
+            InvalidPluginError("named by MODALBIND_PLUGINS and not installed", ""),
+            f"try: pip install {name if name.startswith(GROUP) else f'{GROUP}-{name}'}",
+        )
+        for name in allowed
+        if name not in known and normalise(name) not in known
+    ]

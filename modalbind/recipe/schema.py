@@ -1,0 +1,247 @@
+"""The recipe: one frozen pydantic model per section, with every default in it.
+
+A section goes to the stage that it configures, never the whole recipe. Sections with a `kind`
+(`Choice`) are opened to what plugins offer: whatever else stands in them is checked, second, by
+the options model of the spec of that name (`modalbind.recipe.load.resolve`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of all sections."""
+
+    # YAML reads `test_fold: 1` as a number; where the schema wants text, it is the text "1".
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
+
+
+class Choice(BaseModel):
+    """Something named by `kind`; the other keys are its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str = Field(description="Name of what is chosen, as `modalbind plugins` lists it.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside `kind`, unchecked."""
+        return dict(self.model_extra or {})
+
+
+class ModalitySection(Section):
+    """Which modality is added, and how its samples are read."""
+
+    name: str = Field(description="Modality, as `modalbind plugins` lists it.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the plugin: features, channels, windows."
+    )
+
+
+class AnchorSection(Section):
+    """The frozen space that the new modality is aligned to."""
+
+    spec: str = Field(
+        default="openclip:xlm-roberta-base-ViT-B-32@laion5b_s13b_b90k",
+        description="`kind:source[@tag]`; `modalbind anchors` lists the kinds.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of that kind of anchor (pooling, prefix …)."
+    )
+    sides: dict[str, float] = Field(
+        default={"text": 1.0},
+        description="Which of its modalities the samples are paired with, and their weight.",
+    )
+    batch_size: int = Field(default=256, ge=1, description="Items encoded at once.")
+    verify: Literal["auto", "weights"] = Field(
+        default="auto",
+        description="`weights` opens the anchor's weights even when the cache holds all vectors.",
+    )
+
+
+class DataSection(Section):
+    """Which pairs, and which of them train and test."""
+
+    sources: tuple[Choice, ...] = Field(
+        default=(), description="Data sets; several are mixed by their `weight` (default 1)."
+    )
+    root: str | None = Field(
+        default=None, description="Folder of all paths; default: the folder of each manifest."
+    )
+    train_languages: tuple[str, ...] = Field(
+        default=("en",), description="Languages whose texts are trained on."
+    )
+    split_column: str = Field(default="split", description="Column that holds the split.")
+    train_split: str = Field(default="train", description="Its value for training rows.")
+    test_split: str = Field(default="test", description="Its value for test rows.")
+    fold_column: str = Field(default="fold", description="Column for k-fold evaluation.")
+    test_fold: str | None = Field(
+        default=None, description="Fold that is tested; the others train. Overrides the split."
+    )
+    test_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="Groups held out when the data names no split."
+    )
+    val_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training groups held out for selection and early stop.",
+    )
+    max_broken_fraction: float = Field(
+        default=0.01, ge=0, le=1, description="Broken samples tolerated before the run stops."
+    )
+    check: Literal["decode", "exists"] = Field(
+        default="decode", description="How samples are checked before training starts."
+    )
+    min_similarity: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="Drop training pairs below this `similarity` column (CACARA's filters).",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), description="Files listing sample keys or groups that must not be trained on."
+    )
+    shuffle_pairs: bool = Field(
+        default=False, description="Control: give each training sample another one's texts."
+    )
+    memory_mib: int = Field(default=1024, ge=0, description="Decoded samples kept in memory.")
+    workers: int = Field(default=0, ge=0, description="Loader processes.")
+
+
+class LoraSection(Section):
+    """Low-rank adapters on the encoder, through peft."""
+
+    rank: int = Field(default=8, ge=1, description="Rank of the update.")
+    alpha: float = Field(default=16.0, gt=0, description="Scale of the update, over rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the adapter.")
+    targets: tuple[str, ...] = Field(
+        default=(), description="Names of linear layers; empty takes the encoder's own list."
+    )
+
+
+class HeadSection(Section):
+    """The projection from the encoder's width to the anchor's dim."""
+
+    kind: Literal["linear", "mlp"] = Field(default="linear", description="Its form.")
+    hidden: int = Field(default=0, ge=0, description="Width inside `mlp`; 0 = the encoder's.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Before the last layer.")
+    bias: bool = Field(default=True, description="Whether linear layers have one.")
+
+
+class TowerSection(Section):
+    """Which parts of the tower train, and how."""
+
+    freeze: Literal["none", "encoder"] | int = Field(
+        default="none",
+        description="`encoder` trains the head alone; a number freezes that many lower layers.",
+    )
+    lora: LoraSection | None = Field(default=None, description="Adapters instead of full tuning.")
+    checkpointing: bool = Field(default=False, description="Recompute activations to save memory.")
+
+
+class TrainSection(Section):
+    """The loop."""
+
+    epochs: int = Field(default=10, ge=1, description="Passes over the training samples.")
+    max_steps: int | None = Field(default=None, ge=1, description="Stop after so many steps.")
+    batch_size: int = Field(default=64, ge=2, description="Samples per optimizer step.")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Samples per forward pass; the loss is still that of the whole batch.",
+    )
+    lr: float = Field(default=1e-3, gt=0, description="Peak learning rate of the head.")
+    encoder_lr: float | None = Field(default=None, gt=0, description="Of the encoder; else `lr`.")
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="Factor on the rate per layer towards the input."
+    )
+    weight_decay: float = Field(default=0.05, ge=0, description="Of matrices, not of vectors.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.98), description="AdamW's.")
+    warmup_steps: int | float = Field(
+        default=0.05, ge=0, description="Steps, or a share of all steps if below 1."
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="After warm-up."
+    )
+    clip_norm: float | None = Field(default=1.0, gt=0, description="Largest gradient norm.")
+    precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="Mixed precision.")
+    checkpoint_every: int = Field(
+        default=0, ge=0, description="Steps between checkpoints; 0 = ten a run."
+    )
+    keep_checkpoints: int = Field(default=2, ge=1, description="How many of the last are kept.")
+    select_every: int = Field(
+        default=0, ge=0, description="Epochs between scores on the val split; 0 = never."
+    )
+    patience: int = Field(
+        default=0, ge=0, description="Scores without gain before stopping; 0 = never."
+    )
+    trackers: tuple[str, ...] = Field(
+        default=(), description="accelerate's trackers beside metrics.jsonl, e.g. tensorboard."
+    )
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0 leaves torch's choice.")
+
+
+class ZeroShotSection(Section):
+    """One zero-shot classification."""
+
+    name: str = Field(description="Name in the report.")
+    labels: str = Field(
+        description="JSON file `{language: {label: class name}}`, relative to the data root."
+    )
+    label_column: str = Field(default="class", description="Manifest column with the label.")
+    templates: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Prompt templates with `{label}`, by language."
+    )
+
+
+class EvaluationSection(Section):
+    """What is measured at the end, on the test split."""
+
+    links: tuple[str, ...] = Field(
+        default=(),
+        description="Manifests of anchor-side items (text, image) joined by positive_key, or "
+        "JSON `{positive_key: [image]}`; relative to the data root. Never trained on.",
+    )
+    link_text_image: bool = Field(
+        default=True, description="Score the anchor's own text-image retrieval beside the tower."
+    )
+    zero_shot: tuple[ZeroShotSection, ...] = Field(default=(), description="Classifications.")
+    bootstrap: int = Field(default=1000, ge=0, description="Resamples of an interval.")
+    window: bool = Field(default=True, description="Mean over windows for long samples.")
+    control_columns: tuple[str, ...] = Field(
+        default=(), description="Manifest columns that the trivial-feature control may see."
+    )
+    tile: int = Field(default=1024, ge=1, description="Rows of a similarity tile.")
+
+
+class Recipe(Section):
+    """A whole run, said once."""
+
+    name: str = Field(default="", description="Names the run directory.")
+    summary: str = Field(default="", description="One sentence.")
+    modality: ModalitySection
+    anchor: AnchorSection = AnchorSection()
+    data: DataSection = DataSection()
+    encoder: Choice
+    head: HeadSection = HeadSection()
+    tower: TowerSection = TowerSection()
+    augment: tuple[Choice, ...] = ()
+    objective: Choice = Choice(kind="infonce")
+    train: TrainSection = TrainSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    seed: int = Field(default=0, ge=0, description="Of everything random.")
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
+
+    @model_validator(mode="after")
+    def _check_early_stop(self) -> Recipe:
+        if self.train.select_every and not self.data.val_fraction:
+            raise ValueError("train.select_every needs data.val_fraction above 0")
+        if self.train.patience and not self.train.select_every:
+            raise ValueError("train.patience needs train.select_every above 0")
+        return self

@@ -1,0 +1,47 @@
+"""The report of a run: `report.json` for programs, `report.html` and tables for people."""
+
+from modalbind.report.files import (
+    read_report,
+    read_summary,
+    write_report,
+    write_summary,
+)
+from modalbind.report.models import (
+    AnchorReport,
+    CostReport,
+    DataReport,
+    EnvironmentReport,
+    GapRow,
+    LossPoint,
+    Metric,
+    RetrievalMetrics,
+    RetrievalRow,
+    RunReport,
+    ZeroShotMetrics,
+    ZeroShotRow,
+)
+from modalbind.report.sweep import SweepSummary, summarise
+from modalbind.report.terminal import render_summary_terminal, render_terminal
+
+__all__ = [
+    "AnchorReport",
+    "CostReport",
+    "DataReport",
+    "EnvironmentReport",
+    "GapRow",
+    "LossPoint",
+    "Metric",
+    "RetrievalMetrics",
+    "RetrievalRow",
+    "RunReport",
+    "SweepSummary",
+    "ZeroShotMetrics",
+    "ZeroShotRow",
+    "read_report",
+    "read_summary",
+    "render_summary_terminal",
+    "render_terminal",
+    "summarise",
+    "write_report",
+    "write_summary",
+]

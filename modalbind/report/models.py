@@ -1,0 +1,200 @@
+"""What a report says: one frozen pydantic model for each part of `report.json`.
+
+Scores are fractions in 0..1. Only what is written here can be written to the file, and NaN cannot.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Interval = tuple[float, float]
+Control = Literal["none", "shuffled", "trivial"]
+Group = Literal["trained", "emergent", "anchor", "control"]
+
+GROUPS: dict[Group, str] = {
+    "trained": "Trained",
+    "emergent": "Emergent: never paired in training",
+    "anchor": "The anchor alone: what is there to reach",
+    "control": "Controls: what is left without the content",
+}
+"""Groups of rows in the order of the report, with their headings."""
+
+
+class Part(BaseModel):
+    """Base of all parts; built from keywords, or from an object with the same attributes."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, from_attributes=True
+    )
+
+
+class Metric(Part):
+    """A score beside what knowing nothing would give."""
+
+    value: float
+    chance: float
+    ci95: Interval = Field(description="Interval of 95 % over groups of test items.")
+
+    @property
+    def verdict(self) -> Literal["", "at chance", "below chance"]:
+        """Say so if the interval does not lie above chance."""
+        if self.ci95[0] > self.chance:
+            return ""
+        return "below chance" if self.ci95[1] < self.chance else "at chance"
+
+
+class AnchorReport(Part):
+    """The frozen space, and the proof that it did not move."""
+
+    space: str
+    fingerprint: str
+    fingerprint_after: str
+    verified: Literal["weights", "cache", "table"] = Field(
+        description="What the fingerprints were taken from."
+    )
+    dim: int
+    modalities: tuple[str, ...]
+
+    @property
+    def is_unmoved(self) -> bool:
+        """Whether the fingerprint after the run is that before it."""
+        return self.fingerprint == self.fingerprint_after
+
+
+class DataReport(Part):
+    """What was trained and tested on."""
+
+    name: str
+    licence: str
+    train_pairs: int
+    test_pairs: int
+    overlap: int = Field(description="Samples that are in training and in the test; ought to be 0.")
+    skipped: dict[str, int] = Field(
+        default_factory=dict, description="Rows left out, counted by reason."
+    )
+    train_languages: tuple[str, ...] = ()
+    fold: str | None = Field(default=None, description="The fold that was tested, if any.")
+
+
+class RetrievalMetrics(Part):
+    """Metrics of one row of retrieval."""
+
+    recall_at_1: Metric
+    recall_at_5: Metric
+    recall_at_10: Metric
+    hit_at_1: Metric
+    hit_at_5: Metric
+    hit_at_10: Metric
+    map_at_10: Metric
+    median_rank: float = Field(description="Of the first relevant target; 1 is best.")
+
+
+class RetrievalRow(Part):
+    """One direction, in one language, on one split."""
+
+    query: str
+    target: str
+    language: str | None = Field(default=None, description="Of the text on either side.")
+    split: str
+    trained: bool = Field(description="Whether training paired the two sides in this language.")
+    control: Control = "none"
+    reference: bool = Field(
+        default=False, description="Both sides are the anchor's own: what is there to reach."
+    )
+    n_queries: int
+    n_targets: int
+    n_skipped: int = Field(default=0, description="Queries to which no target is relevant.")
+    metrics: RetrievalMetrics
+    median_rank_chance: float | None = None
+    median_rank_ci95: Interval | None = None
+
+    @property
+    def group(self) -> Group:
+        """Where the row stands in the report."""
+        if self.control != "none":
+            return "control"
+        if self.reference:
+            return "anchor"
+        return "trained" if self.trained else "emergent"
+
+    @property
+    def direction(self) -> str:
+        """`audio → text`."""
+        return f"{self.query} → {self.target}"
+
+
+class ZeroShotMetrics(Part):
+    """Metrics of one classification."""
+
+    top1: Metric
+
+
+class ZeroShotRow(Part):
+    """One zero-shot classification, in one language."""
+
+    modality: str
+    dataset: str
+    language: str | None = None
+    control: Control = "none"
+    n_items: int
+    n_classes: int
+    metrics: ZeroShotMetrics
+
+
+class GapRow(Part):
+    """How far apart two modalities lie."""
+
+    modality_a: str
+    modality_b: str
+    centroid_distance: float
+    alignment: float
+    uniformity: float
+
+
+class CostReport(Part):
+    """What the run took."""
+
+    seconds: float
+    cpu_seconds: float
+    kwh: float | None = None
+    pairs_seen: int
+    anchor_embeddings_computed: int
+    anchor_embeddings_reused: int
+    peak_rss_mib: float
+
+
+class EnvironmentReport(Part):
+    """Where the run was made."""
+
+    versions: dict[str, str]
+    seed: int
+    commit: str | None = None
+    device: str
+
+
+class LossPoint(Part):
+    """The loss at one step, beside that of embeddings that know nothing."""
+
+    step: int
+    loss: float
+    chance_loss: float
+
+
+class RunReport(Part):
+    """Everything that one run, or one evaluation of it, has to say."""
+
+    format: Literal[1] = Field(default=1, description="Version of this layout.")
+    name: str = ""
+    command: str = ""
+    anchor: AnchorReport
+    data: DataReport
+    retrieval: tuple[RetrievalRow, ...] = ()
+    zero_shot: tuple[ZeroShotRow, ...] = ()
+    gap: tuple[GapRow, ...] = ()
+    cost: CostReport
+    environment: EnvironmentReport
+    loss: tuple[LossPoint, ...] = ()
+    recipe: dict[str, Any] = Field(default_factory=dict, description="As resolved.")
+    notes: tuple[str, ...] = Field(default=(), description="What a reader ought to know.")

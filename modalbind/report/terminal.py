@@ -1,0 +1,136 @@
+"""Tables of a report for the terminal; colours never carry a meaning that the words do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from modalbind.report.models import GROUPS, Metric, RetrievalRow, RunReport, ZeroShotRow
+from modalbind.report.sweep import Spread, SweepSummary
+
+_STYLES = {"trained": "bold", "emergent": "bold", "anchor": "dim", "control": "dim"}
+
+
+def render_terminal(report: RunReport) -> RenderableType:
+    """Return the tables of a run: retrieval by group, zero-shot, gap, and what it cost."""
+    anchor = report.anchor
+    moved = "unchanged" if anchor.is_unmoved else f"CHANGED to {anchor.fingerprint_after[:16]}"
+    parts: list[RenderableType] = [
+        *_retrieval_tables(report.retrieval),
+        *_zero_shot_tables(report.zero_shot),
+    ]
+    if report.gap:
+        parts.append(_gap_table(report))
+    cost = report.cost
+    parts.append(
+        Text(
+            f"anchor {anchor.space} ({anchor.fingerprint[:16]}) {moved}, by {anchor.verified}; "
+            f"{cost.pairs_seen:,} pairs seen; {cost.seconds:.1f} s; "
+            f"{cost.anchor_embeddings_computed:,} anchor embeddings computed, "
+            f"{cost.anchor_embeddings_reused:,} reused",
+            style="" if anchor.is_unmoved else "bold red",
+        )
+    )
+    skipped = ", ".join(f"{count} {reason}" for reason, count in report.data.skipped.items())
+    if skipped:
+        parts.append(Text(f"skipped rows: {skipped}"))
+    parts.extend(Text(f"note: {note}") for note in report.notes)
+    return Group(*parts)
+
+
+def render_summary_terminal(summary: SweepSummary) -> RenderableType:
+    """Return the tables of a sweep: pooled over folds, mean ± deviation over seeds."""
+    folds = f", folds {' '.join(summary.folds)}" if summary.folds else ""
+    seeds = " ".join(str(seed) for seed in summary.seeds)
+    return Group(
+        *_retrieval_tables(summary.retrieval),
+        *_zero_shot_tables(summary.zero_shot),
+        Text(f"{summary.n_runs} runs: seeds {seeds}{folds}; {summary.seconds:.1f} s"),
+    )
+
+
+def _retrieval_tables(rows: Sequence[RetrievalRow]) -> list[RenderableType]:
+    many_splits = len({row.split for row in rows}) > 1
+    return [
+        _retrieval_table(title, [row for row in rows if row.group == group], many_splits, group)
+        for group, title in GROUPS.items()
+        if any(row.group == group for row in rows)
+    ]
+
+
+def _retrieval_table(
+    title: str, rows: Sequence[RetrievalRow], many_splits: bool, group: str
+) -> Table:
+    # To fit 80 letters: mean ± deviation and the control's name take the place of other columns.
+    is_control = group == "control"
+    is_sweep = isinstance(rows[0].metrics.recall_at_10, Spread)
+    is_short = is_control or is_sweep
+    columns: dict[str, list[str | Text]] = {
+        "direction": [Text(row.direction, style=_STYLES[group]) for row in rows],
+        "control": [Text(row.control) for row in rows] if is_control else [],
+        "lang": [Text(row.language or "") for row in rows],
+        "split": [Text(row.split) for row in rows] if many_splits else [],
+        "recall@1": [] if is_short else [_value(row.metrics.recall_at_1) for row in rows],
+        "recall@10": [_value(row.metrics.recall_at_10) for row in rows],
+        "95 %": [_interval(row.metrics.recall_at_10) for row in rows],
+        "chance": [f"{row.metrics.recall_at_10.chance:.3f}" for row in rows],
+        "rank": [] if is_short else [f"{row.metrics.median_rank:.4g}" for row in rows],
+        "pool": [] if is_control else [str(row.n_targets) for row in rows],
+        "": [_verdict(row.metrics.recall_at_10) for row in rows],
+    }
+    return _fill_table(title, columns)
+
+
+def _zero_shot_tables(rows: Sequence[ZeroShotRow]) -> list[RenderableType]:
+    if not rows:
+        return []
+    has_controls = any(row.control != "none" for row in rows)
+    columns: dict[str, list[str | Text]] = {
+        "modality, data": [Text(f"{row.modality}, {row.dataset}", style="bold") for row in rows],
+        "control": [Text(row.control) for row in rows] if has_controls else [],
+        "lang": [Text(row.language or "") for row in rows],
+        "top-1": [_value(row.metrics.top1) for row in rows],
+        "95 %": [_interval(row.metrics.top1) for row in rows],
+        "chance": [f"{row.metrics.top1.chance:.3f}" for row in rows],
+        "items": [str(row.n_items) for row in rows],
+        "": [_verdict(row.metrics.top1) for row in rows],
+    }
+    return [_fill_table("Zero-shot classification", columns)]
+
+
+def _gap_table(report: RunReport) -> Table:
+    columns: dict[str, list[str | Text]] = {
+        "between": [Text(f"{row.modality_a}, {row.modality_b}", style="bold") for row in report.gap]
+    }
+    for name in ("centroid_distance", "alignment", "uniformity"):
+        columns[name.replace("_", " ")] = [f"{getattr(row, name):.3f}" for row in report.gap]
+    return _fill_table("Modality gap", columns)
+
+
+def _fill_table(title: str, columns: dict[str, list[str | Text]]) -> Table:
+    """Make a table of the columns that have cells; strings are numbers and go to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    filled = {name: cells for name, cells in columns.items() if cells}
+    for name, cells in filled.items():
+        table.add_column(
+            name, justify="right" if isinstance(cells[0], str) else "left", no_wrap=True
+        )
+    for row in zip(*filled.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _value(metric: Metric) -> str:
+    std = metric.std if isinstance(metric, Spread) else None
+    return f"{metric.value:.3f}" + ("" if std is None else f" ±{std:.3f}")
+
+
+def _interval(metric: Metric) -> str:
+    return f"{metric.ci95[0]:.3f}..{metric.ci95[1]:.3f}"
+
+
+def _verdict(metric: Metric) -> Text:
+    return Text(metric.verdict, style="yellow")

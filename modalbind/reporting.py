@@ -1,0 +1,196 @@
+"""From what was measured to the report model; takes no decision of its own."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from modalbind.cost import CostMeter
+from modalbind.data.samples import Sample
+from modalbind.evaluation import protocol
+from modalbind.inputs import RunInputs
+from modalbind.recipe import Recipe
+from modalbind.report import (
+    AnchorReport,
+    CostReport,
+    DataReport,
+    EnvironmentReport,
+    GapRow,
+    LossPoint,
+    Metric,
+    RetrievalMetrics,
+    RetrievalRow,
+    RunReport,
+    ZeroShotMetrics,
+    ZeroShotRow,
+)
+from modalbind.rundir import RunDirectory
+
+PACKAGES = (
+    "modalbind", "torch", "torchaudio", "open_clip_torch", "transformers", "timm", "peft",
+    "accelerate", "numpy",
+)  # fmt: skip
+LOSS_POINTS = 400
+"""Points of the loss curve; more steps are thinned out evenly."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """Rows of a report, gathered."""
+
+    retrieval: list[protocol.RetrievalRow] = field(default_factory=list)
+    reference: list[protocol.RetrievalRow] = field(default_factory=list)
+    zero_shot: list[protocol.ZeroShotRow] = field(default_factory=list)
+    gap: list[protocol.GapRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def build_report(
+    recipe: Recipe,
+    inputs: RunInputs,
+    directory: RunDirectory,
+    measured: Measured,
+    meter: CostMeter,
+    device: str,
+) -> RunReport:
+    """Write down what was measured; asks the anchor for its fingerprint once more."""
+    return RunReport(
+        name=recipe.name,
+        command=_command(),
+        anchor=_anchor(inputs),
+        data=_data(inputs, recipe),
+        retrieval=(
+            *(_retrieval(row, False) for row in measured.retrieval),
+            *(_retrieval(row, True) for row in measured.reference),
+        ),
+        zero_shot=tuple(map(_zero_shot, measured.zero_shot)),
+        gap=tuple(map(_gap, measured.gap)),
+        cost=CostReport.model_validate(
+            {
+                **meter.read(),
+                "anchor_embeddings_computed": inputs.anchor.computed,
+                "anchor_embeddings_reused": inputs.anchor.reused,
+            }
+        ),
+        environment=EnvironmentReport(
+            versions=read_versions(), seed=recipe.seed, commit=read_commit(), device=device
+        ),
+        loss=_loss_curve(directory),
+        recipe=recipe.model_dump(mode="json"),
+        notes=tuple(measured.notes),
+    )
+
+
+def _anchor(inputs: RunInputs) -> AnchorReport:
+    after, verified = inputs.anchor.verify()
+    return AnchorReport(
+        space=inputs.anchor.name,
+        fingerprint=inputs.anchor.fingerprint,
+        fingerprint_after=after,
+        verified=verified,
+        dim=inputs.anchor.dim,
+        modalities=inputs.anchor.modalities,
+    )
+
+
+def _data(inputs: RunInputs, recipe: Recipe) -> DataReport:
+    return DataReport(
+        name=inputs.data.name,
+        licence=inputs.data.licence,
+        train_pairs=_count_pairs(inputs.data.train),
+        test_pairs=_count_pairs(inputs.data.test),
+        overlap=inputs.data.overlap,
+        skipped=inputs.data.skipped,
+        train_languages=recipe.data.train_languages,
+        fold=recipe.data.test_fold,
+    )
+
+
+def _count_pairs(samples: Sequence[Sample]) -> int:
+    return sum(max(1, len(sample.captions)) for sample in samples)
+
+
+def _retrieval(row: protocol.RetrievalRow, reference: bool) -> RetrievalRow:
+    score = row.score
+    metrics = {
+        name: Metric.model_validate(metric, from_attributes=True)
+        for name, metric in score.metrics.items()
+    }
+    return RetrievalRow(
+        query=row.query,
+        target=row.target,
+        language=row.language or None,
+        split=row.split,
+        trained=row.trained,
+        control=row.control,
+        reference=reference,
+        n_queries=score.n_queries,
+        n_targets=score.n_targets,
+        n_skipped=score.n_skipped,
+        metrics=RetrievalMetrics.model_validate({**metrics, "median_rank": score.median_rank}),
+        median_rank_chance=score.median_rank_chance,
+        median_rank_ci95=score.median_rank_ci95,
+    )
+
+
+def _zero_shot(row: protocol.ZeroShotRow) -> ZeroShotRow:
+    return ZeroShotRow(
+        modality=row.modality,
+        dataset=row.dataset,
+        language=row.language,
+        control=row.control,
+        n_items=row.score.n_items,
+        n_classes=row.score.n_classes,
+        metrics=ZeroShotMetrics(top1=Metric.model_validate(row.score.top1, from_attributes=True)),
+    )
+
+
+def _gap(row: protocol.GapRow) -> GapRow:
+    return GapRow(
+        modality_a=row.modality_a,
+        modality_b=row.modality_b,
+        centroid_distance=row.score.centroid_distance,
+        alignment=row.score.alignment,
+        uniformity=row.score.uniformity,
+    )
+
+
+def _loss_curve(directory: RunDirectory) -> tuple[LossPoint, ...]:
+    steps = directory.read_metrics("step")
+    stride = max(1, len(steps) // LOSS_POINTS)
+    return tuple(
+        LossPoint(step=s["step"], loss=s["loss"], chance_loss=s["chance_loss"])
+        for s in steps[::stride]
+    )
+
+
+def read_versions() -> dict[str, str]:
+    """Return the versions that results may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def read_commit() -> str | None:
+    """Return the commit of the checkout that modalbind runs from, or None outside of one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        asked = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _command() -> str:
+    return shlex.join(["modalbind", *sys.argv[1:]]) if "modalbind" in sys.argv[0] else ""

@@ -1,0 +1,333 @@
+"""Finished runs: opening them, and using their towers beside the anchor they are bound to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from modalbind.anchors import open_anchor
+from modalbind.anchors.cache import AnchorCache
+from modalbind.anchors.opened import OpenAnchor
+from modalbind.checkpoint import (
+    decode_tensors,
+    encode_tensors,
+    read_checked,
+    read_json,
+    write_file,
+    write_json,
+)
+from modalbind.data.files import text_item
+from modalbind.data.pictures import open_picture
+from modalbind.encoders import Tower, build_tower
+from modalbind.errors import (
+    AnchorMismatchError,
+    BrokenSampleError,
+    InputError,
+    RunError,
+    UnknownModalityError,
+)
+from modalbind.evaluation.embed import Window, embed_samples, embed_windows
+from modalbind.inputs import build_modality
+from modalbind.interfaces import Modality
+from modalbind.plugin_manager import Plugins, build, load_plugins
+from modalbind.recipe import Recipe, Resolved, resolve
+from modalbind.report import RunReport, read_report
+from modalbind.rundir import RunDirectory
+from modalbind.types import AnchorItem
+
+BATCH_SIZE = 32
+"""Samples embedded at once outside of training."""
+
+
+class Run:
+    """A run directory that `align` has finished.
+
+    Attributes:
+        path: The folder; it may be moved.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; reads nothing."""
+        self.path = path
+        self.directory = RunDirectory(path)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return self.directory.read_recipe()
+
+    @property
+    def report(self) -> RunReport:
+        """The report, as it was written."""
+        return read_report(self.path)
+
+    def load(self) -> AlignedSpace:
+        """Open the tower and its anchor space."""
+        return AlignedSpace([self.path])
+
+
+def publish_tower(directory: RunDirectory, tower: Tower, fingerprint: str) -> None:
+    """Write the finished tower, adapters merged, and what it is bound to."""
+    data = encode_tensors(tower.merged_state_dict(), json.dumps({"anchor": fingerprint}))
+    write_file(directory.tower_file, data)
+    sums = {directory.tower_file.name: hashlib.sha256(data).hexdigest()}
+    write_json(directory.tower_note, {"anchor": fingerprint, "sha256": sums})
+
+
+def load_tower(directory: RunDirectory, resolved: Resolved, dim: int) -> Tower:
+    """Read the finished tower of a run.
+
+    Raises:
+        RunError: If the run is not finished.
+        CorruptFileError: If the file differs from its checksum.
+    """
+    if not directory.tower_note.is_file():
+        raise RunError(
+            f"the tower of {directory.path} asked for; the run is not finished; "
+            "go on with `modalbind align --resume`"
+        )
+    note = read_json(directory.tower_note)
+    data = read_checked(directory.path, directory.tower_file.name, note["sha256"])
+    tower = build_plain_tower(resolved, dim)
+    tower.load_state_dict(decode_tensors(data, directory.tower_file))
+    return tower.eval()
+
+
+def build_plain_tower(resolved: Resolved, dim: int) -> Tower:
+    """Build the tower that finished weights fit: no adapters, no published weights to fetch."""
+    options = resolved.encoder_options
+    if getattr(options, "weights", None):
+        # The finished tower holds all weights; the published file may be gone by now.
+        shape = getattr(options, "without_weights", None)
+        options = shape() if shape is not None else options
+    encoder = build(resolved.encoder, options, build_modality(resolved))
+    section = resolved.recipe.tower.model_copy(update={"lora": None, "freeze": "none"})
+    return build_tower(encoder, resolved.recipe.head, section, dim)
+
+
+class _Bound:
+    """One modality of a run; its tower is read when it is first used."""
+
+    def __init__(self, path: Path, plugins: Plugins) -> None:
+        self.directory = RunDirectory(path)
+        self.identity = self.directory.read_identity()
+        self.resolved = resolve(self.directory.read_recipe(), plugins)
+        self.name = self.resolved.modality.name
+        self._tower: Tower | None = None
+        self._modality: Modality | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.identity["anchor"]["fingerprint"])
+
+    @property
+    def modality(self) -> Modality:
+        if self._modality is None:
+            self._modality = build_modality(self.resolved)
+        return self._modality
+
+    def tower(self, device: torch.device) -> Tower:
+        if self._tower is None:
+            dim = int(self.identity["anchor"]["dim"])
+            self._tower = load_tower(self.directory, self.resolved, dim).to(device)
+        return self._tower
+
+
+class AlignedSpace:
+    """An anchor space and every modality bound to it; everything in it can be compared.
+
+    Invariant: all runs are bound to one fingerprint. Towers and the anchor's weights are read
+    when first used.
+
+    Attributes:
+        modalities: Names, the anchor's own first.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], device: str = "cpu", cache: AnchorCache | None = None
+    ) -> None:
+        """Bind runs.
+
+        Raises:
+            AnchorMismatchError: If they belong to different anchor spaces.
+            RunError: If one is no run, or two bring the same modality.
+        """
+        plugins = load_plugins()
+        bound = [_Bound(path, plugins) for path in paths]
+        _check_one_space(bound)
+        self._bound = {item.name: item for item in bound}
+        self._device = torch.device(device)
+        first = bound[0]
+        self.anchor: OpenAnchor = open_anchor(
+            first.resolved.recipe.anchor,
+            first.resolved.anchor,
+            cache or AnchorCache(),
+            device,
+            first.resolved.anchor_options,
+        )
+        if self.anchor.fingerprint != first.fingerprint:
+            raise AnchorMismatchError(
+                f"run {first.directory.path} is bound to anchor space {first.fingerprint[:16]}; "
+                f"{self.anchor.spec} is {self.anchor.fingerprint[:16]} now; "
+                "restore the anchor that it was aligned to"
+            )
+        self.modalities = (*self.anchor.modalities, *self._bound)
+
+    def embed(self, modality: str, inputs: Sequence[Any]) -> Tensor:
+        """Embed inputs of one modality.
+
+        Args:
+            modality: One of `modalities`.
+            inputs: Paths of files; texts for `text`; `PIL.Image.Image` are taken for `image`, and
+                the plugin's own samples for its modality.
+
+        Returns:
+            Unit-norm float32 `(len(inputs), dim)`.
+
+        Raises:
+            UnknownModalityError: If nothing here embeds that modality.
+            BrokenSampleError: If a file cannot be read.
+        """
+        self._check(modality)
+        if modality in self._bound:
+            bound = self._bound[modality]
+            samples = (_load(bound.modality, item) for item in inputs)
+            return embed_samples(
+                bound.tower(self._device),
+                bound.modality,
+                samples,
+                device=self._device,
+                batch_size=BATCH_SIZE,
+                use_windows=bound.resolved.recipe.evaluation.window,
+            )
+        return self.anchor.embed(modality, [_anchor_item(modality, item) for item in inputs])
+
+    def embed_windows(self, modality: str, path: str | Path) -> list[tuple[float, float, Tensor]]:
+        """Embed a long file window by window, as `(start_s, end_s, embedding)`."""
+        self._check(modality, self._bound)
+        bound = self._bound[modality]
+        windows: list[Window] = bound.modality.windows(_load(bound.modality, path))
+        tower = bound.tower(self._device)
+        (vectors,) = embed_windows(tower, bound.modality, [windows], self._device, BATCH_SIZE)
+        return [(w[0], w[1], v) for w, v in zip(windows, vectors, strict=True)]
+
+    def similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the cosine similarities of embeddings `(n, dim)` and `(m, dim)`: `(n, m)`."""
+        return a @ b.T
+
+    def _check(self, modality: str, among: Iterable[str] | None = None) -> None:
+        names = list(self.modalities if among is None else among)
+        if modality not in names:
+            raise UnknownModalityError(
+                f"modality '{modality}' asked for; this space embeds {', '.join(names)}; "
+                "name one of these, or load a run that brings it"
+            )
+
+
+def load(source: str | Path | Sequence[str | Path], device: str = "cpu") -> AlignedSpace:
+    """Open one run or several, from folders or from the hub.
+
+    Args:
+        source: A run directory, a hub id `ORG/NAME`, or a list of these. Several are bound to
+            their common anchor space.
+        device: Where towers and anchor run.
+
+    Raises:
+        RunError: If a source is neither a run nor to be fetched.
+        AnchorMismatchError: If runs belong to different anchor spaces.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    if not sources:
+        raise RunError("runs to load asked for; none given; name at least one")
+    return AlignedSpace([find_run(item) for item in sources], device)
+
+
+def find_run(source: str | Path) -> Path:
+    """Return the folder of a run, fetched from the hub if it is no folder.
+
+    Raises:
+        RunError: If there is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_file() and path.name == "latest":
+        path = path.parent / path.read_text("utf-8").strip()
+    if path.is_dir():
+        return path
+    name = str(source)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise RunError(
+            f"run {source} asked for; no such folder; name one that `modalbind align` has written"
+        )
+    return _fetch_run(name)
+
+
+def _fetch_run(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["recipe.yaml", "run.json", "tower.json", "tower.safetensors", "report.json"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"run {name} asked for; it is no folder here, and the hub says: {first}; "
+            "check the name and the connection"
+        ) from error
+
+
+def _check_one_space(bound: Sequence[_Bound]) -> None:
+    first = bound[0]
+    names: dict[str, Path] = {}
+    for item in bound:
+        if item.fingerprint != first.fingerprint:
+            raise AnchorMismatchError(
+                f"runs of one anchor space asked for; {first.directory.path} is bound to "
+                f"{first.fingerprint[:16]}, {item.directory.path} to {item.fingerprint[:16]}; "
+                "align both to the same anchor"
+            )
+        if item.name in names:
+            raise RunError(
+                f"one run per modality asked for; {names[item.name]} and {item.directory.path} "
+                f"both bring '{item.name}'; name one of them"
+            )
+        names[item.name] = item.directory.path
+
+
+def _load(modality: Modality, item: Any) -> Any:
+    if not isinstance(item, str | Path):
+        return item
+    path = Path(item).expanduser()
+    return modality.load(path, str(item))
+
+
+def _anchor_item(modality: str, item: Any) -> AnchorItem:
+    if modality == "text":
+        if not isinstance(item, str):
+            raise InputError(f"texts asked for; found {type(item).__name__}; give strings")
+        return text_item(item)
+    if isinstance(item, Image.Image):
+        rgb = item.convert("RGB")
+        digest = hashlib.sha256(rgb.tobytes() + repr(rgb.size).encode()).digest()
+        return AnchorItem(f"picture {digest.hex()[:12]}", digest, lambda: rgb)
+    path = Path(item).expanduser()
+    if not path.exists():
+        # A table of vectors knows pictures by key alone.
+        return AnchorItem(str(item), hashlib.sha256(str(item).encode()).digest(), _missing(path))
+    return AnchorItem(
+        str(item), hashlib.sha256(path.read_bytes()).digest(), lambda: open_picture(path)
+    )
+
+
+def _missing(path: Path) -> Any:
+    def load() -> Any:
+        raise BrokenSampleError("missing", f"{path}: no such file")
+
+    return load

@@ -1,0 +1,5 @@
+"""The training loop and its optimizer."""
+
+from modalbind.training.aligner import Aligner
+
+__all__ = ["Aligner"]

@@ -1,0 +1,218 @@
+"""The training loop: batches in, one `StepResult` per optimizer step out.
+
+Knows no modality, no anchor space and no files: anchor embeddings arrive as tensors in the batch.
+Letters: `n` samples, `m` anchors, `dim` the anchor space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from modalbind.data.loader import derive_seed
+from modalbind.encoders import Tower
+from modalbind.errors import NonFiniteError
+from modalbind.objectives import LogitScale
+from modalbind.recipe.schema import TrainSection
+from modalbind.training.gather import gather_rows
+from modalbind.training.optimizer import build_optimizer, learning_rate_factor
+from modalbind.types import AnchorSide, PairBatch, StepResult
+
+OPTIMIZER_PREFIX = "optimizer."
+TOWER_PREFIX = "tower."
+SCALE_PREFIX = "scale."
+
+
+class Aligner:
+    """Trains a tower towards anchor embeddings.
+
+    Invariant: what step `s` does depends on the weights before it, the seed and `s` alone, so a
+    run continued from saved state ends in the same bits as one that was never stopped.
+    """
+
+    def __init__(
+        self,
+        tower: Tower,
+        objective: Any,
+        section: TrainSection,
+        accelerator: Accelerator,
+        *,
+        total_steps: int,
+        seed: int,
+    ) -> None:
+        """Prepare the tower for the device and build its optimizer."""
+        self.objective, self.section, self.accelerator = objective, section, accelerator
+        self.total_steps, self.seed = total_steps, seed
+        self.scale = LogitScale(objective).to(accelerator.device)
+        trained = [p for p in self.scale.parameters() if p.requires_grad]
+        optimizer = build_optimizer(tower.to(accelerator.device), trained, section)
+        self.plain_tower = tower
+        self.tower, self.optimizer = accelerator.prepare(tower, optimizer)
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def run(
+        self, batches: Iterable[tuple[int, PairBatch]], start_step: int
+    ) -> Iterator[StepResult]:
+        """Take one optimizer step per batch, yielding after each.
+
+        Raises:
+            NonFiniteError: If a loss or a gradient is not a finite number.
+        """
+        for step, (epoch, batch) in enumerate(batches, start=start_step + 1):
+            yield self._take_step(step, epoch, batch)
+
+    def _take_step(self, step: int, epoch: int, batch: PairBatch) -> StepResult:
+        set_seed(derive_seed(self.seed, "step", step) % 2**32)
+        self._set_rates(step)
+        scale, bias = self.scale(step / max(1, self.total_steps))
+        self.tower.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, chance = self._backward(batch, (scale, bias))
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"step {step}: a finite loss asked for; found {loss}; lower train.lr"
+            )
+        norm = self._clip(step)
+        self.optimizer.step()
+        self.scale.clamp_()
+        return StepResult(
+            step=step,
+            epoch=epoch,
+            loss=loss,
+            chance_loss=chance,
+            lr=self.optimizer.param_groups[-1]["lr"],
+            scale=float(scale.detach()),
+            grad_norm=norm,
+            samples=len(batch.samples) * self.accelerator.num_processes,
+        )
+
+    def _set_rates(self, step: int) -> None:
+        factor = learning_rate_factor(step - 1, self.total_steps, self.section)
+        for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * factor
+
+    def _backward(self, batch: PairBatch, scale: tuple[Tensor, Tensor]) -> tuple[float, float]:
+        """Leave gradients on the parameters; return the loss and its chance level in nats."""
+        device = self.accelerator.device
+        features = batch.features.to(device)
+        mask = None if batch.valid_mask is None else batch.valid_mask.to(device)
+        size = self.section.micro_batch_size
+        if size is None or size >= len(features):
+            with self.accelerator.autocast():
+                embeddings = self.tower(features, mask)
+            loss, chance = self._compute_loss(embeddings, batch.sides, scale)
+            self.accelerator.backward(loss)
+            return float(loss.detach()), chance
+        return self._backward_in_parts(features, mask, size, batch.sides, scale)
+
+    def _backward_in_parts(
+        self,
+        features: Tensor,
+        mask: Tensor | None,
+        size: int,
+        sides: Sequence[AnchorSide],
+        scale: tuple[Tensor, Tensor],
+    ) -> tuple[float, float]:
+        """Compute the exact gradient of the whole batch with `size` samples in memory at a time.
+
+        Source:
+            Gao et al. 2021 (arXiv 2101.06983), section 3: embeddings first without a graph, then
+            the gradient of the loss by embedding, then each part again with it. Randomness of
+            the first pass is replayed in the second.
+        """
+        starts = range(0, len(features), size)
+        parts = [
+            (features[i : i + size], None if mask is None else mask[i : i + size]) for i in starts
+        ]
+        states, pieces = [], []
+        with torch.no_grad(), self.accelerator.autocast():
+            for part in parts:
+                states.append(_random_state())
+                pieces.append(self.tower(*part))
+        embeddings = torch.cat(pieces).detach().requires_grad_()
+        loss, chance = self._compute_loss(embeddings, sides, scale)
+        self.accelerator.backward(loss)
+        assert embeddings.grad is not None
+        for part, state, gradient in zip(parts, states, torch.split(embeddings.grad, size), strict=True):
+            _restore_random_state(state)
+            with self.accelerator.autocast():
+                piece = self.tower(*part)
+            # The gradient already carries the loss scaling of mixed precision.
+            piece.backward(gradient)
+        return float(loss.detach()), chance
+
+    def _compute_loss(
+        self, embeddings: Tensor, sides: Sequence[AnchorSide], scale: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, float]:
+        rows = gather_rows(embeddings.float())
+        total, chance, weights = rows.new_zeros(()), 0.0, 0.0
+        for side in sides:
+            if not len(side.embeddings):
+                continue
+            positives = side.positives.to(rows.device)
+            excluded = side.excluded.to(rows.device)
+            anchors = side.embeddings.to(rows.device)
+            loss = self.objective(rows, anchors, positives, excluded, *scale)
+            total = total + side.weight * loss
+            chance += side.weight * float(self.objective.chance(side.positives, side.excluded))
+            weights += side.weight
+        return total / weights, chance / weights
+
+    def _clip(self, step: int) -> float:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = self.section.clip_norm if self.section.clip_norm is not None else math.inf
+        norm = float(self.accelerator.clip_grad_norm_(parameters, limit))
+        # fp16 overflows now and then by design: the scaler skips that step and lowers its scale.
+        if not math.isfinite(norm) and self.section.precision != "fp16":
+            raise NonFiniteError(
+                f"step {step}: a finite gradient asked for; its norm is {norm}; lower train.lr"
+            )
+        return norm if math.isfinite(norm) else 0.0
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return all tensors that a continued run needs, by name."""
+        tensors = {TOWER_PREFIX + k: v for k, v in self._tower_state().items()}
+        tensors |= {SCALE_PREFIX + k: v for k, v in self.scale.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                tensors[f"{OPTIMIZER_PREFIX}{index}.{name}"] = torch.as_tensor(value)
+        return tensors
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_tensors` returned."""
+        device = self.accelerator.device
+        own = self._tower_state()
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(tensors[TOWER_PREFIX + name].to(device))
+        self.scale.load_state_dict({k: tensors[SCALE_PREFIX + k] for k in self.scale.state_dict()})
+        full = self.optimizer.state_dict()
+        full["state"] = {}
+        for name, value in tensors.items():
+            if name.startswith(OPTIMIZER_PREFIX):
+                index, field = name.removeprefix(OPTIMIZER_PREFIX).split(".")
+                full["state"].setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict(full)
+
+    def _tower_state(self) -> dict[str, Tensor]:
+        """Return parameters that train, and buffers; the frozen rest is built again."""
+        frozen = {n for n, p in self.plain_tower.named_parameters() if not p.requires_grad}
+        state = self.plain_tower.state_dict(keep_vars=False)
+        return {name: value for name, value in state.items() if name not in frozen}
+
+
+def _random_state() -> tuple[Tensor, list[Tensor]]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), cuda
+
+
+def _restore_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])

@@ -1,0 +1,238 @@
+"""An encoder over frames: what a frozen encoder computed before, or log-mel itself.
+
+Convolutions or a transformer over time, then pooling. Small: the frames already know a lot.
+Padding never changes a result: it is zeroed before each convolution and masked in attention
+and pooling.
+
+Letters: `n` clips, `time` frames, `width` of the hidden states.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modalbind.api import InputError, Modality, ShapeError
+from modalbind_audio.fitting import audio_options
+from modalbind_audio.options import FramesOptions
+
+
+class ConvLayer(nn.Module):
+    """Residual depth-wise and point-wise convolution, pre-norm."""
+
+    def __init__(self, options: FramesOptions, dilation: int) -> None:
+        """Make one layer.
+
+        Args:
+            options: Width, kernel, dropout.
+            dilation: Frames between the taps of the kernel.
+        """
+        super().__init__()
+        width = options.width
+        self.norm = nn.LayerNorm(width)
+        self.depthwise = nn.Conv1d(
+            width,
+            width,
+            options.kernel,
+            padding=dilation * (options.kernel // 2),
+            dilation=dilation,
+            groups=1 if options.full_conv else width,
+        )
+        self.pointwise = nn.Linear(width, width)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map `(n, time, width)` to the same shape; `mask` is True for real frames."""
+        hidden = self.norm(x).masked_fill(~mask.unsqueeze(-1), 0.0)
+        hidden = rearrange(self.depthwise(rearrange(hidden, "n t c -> n c t")), "n c t -> n t c")
+        out: Tensor = x + self.dropout(self.pointwise(F.gelu(hidden)))
+        return out
+
+
+class AttentionLayer(nn.Module):
+    """Pre-norm transformer layer with linear distance biases (ALiBi, both directions)."""
+
+    def __init__(self, options: FramesOptions) -> None:
+        """Make one layer."""
+        super().__init__()
+        width = options.width
+        self.heads = options.heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        self.ffn_norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(options.dropout)
+        slopes = 2.0 ** -torch.linspace(1, 8, self.heads)
+        self.register_buffer("slopes", slopes.view(-1, 1, 1), persistent=False)
+        self.slopes: Tensor
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map `(n, time, width)` to the same shape; `mask` is True for real frames."""
+        normed = self.attention_norm(x)
+        q, k, v = (
+            rearrange(project(normed), "n t (h d) -> n h t d", h=self.heads)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        steps = torch.arange(x.shape[1], device=x.device)
+        distance = (steps.unsqueeze(0) - steps.unsqueeze(1)).abs()
+        bias = (-self.slopes * distance).to(x.dtype)
+        scores = bias.masked_fill(~rearrange(mask, "n t -> n 1 1 t"), float("-inf"))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=scores)
+        x = x + self.dropout(self.out_proj(rearrange(attended, "n h t d -> n t (h d)")))
+        out: Tensor = x + self.dropout(self.fc2(F.gelu(self.fc1(self.ffn_norm(x)))))
+        return out
+
+
+class Pooling(nn.Module):
+    """Frames to one vector: mean, mean and deviation, attentive statistics, or segments.
+
+    Source:
+        Attentive statistics: Okabe et al. 2018 (arXiv 1803.10963), with several heads.
+    """
+
+    def __init__(self, options: FramesOptions) -> None:
+        """Make the pooling; `width` says how wide its result is."""
+        super().__init__()
+        self.kind = options.pooling
+        self.segments = options.segments
+        self.attention = (
+            nn.Sequential(
+                nn.Linear(options.width, options.width // 2),
+                nn.Tanh(),
+                nn.Linear(options.width // 2, options.pooling_heads),
+            )
+            if self.kind == "attentive"
+            else None
+        )
+        parts = {
+            "mean": 1,
+            "mean_std": 2,
+            "attentive": 2 * options.pooling_heads,
+            "segments": options.segments,
+        }
+        self.width = options.width * parts[self.kind]
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map `(n, time, width)` and `(n, time)` to `(n, parts * width)`."""
+        if self.attention is not None:
+            logits = self.attention(x).masked_fill(~mask.unsqueeze(-1), float("-inf"))
+            weights = rearrange(logits.softmax(1), "n t h -> n h t")
+            return _statistics(x, weights)
+        if self.kind == "segments":
+            return rearrange(_segment_weights(mask, self.segments) @ x, "n s c -> n (s c)")
+        weights = (mask / mask.sum(1, keepdim=True)).to(x.dtype).unsqueeze(1)
+        if self.kind == "mean":
+            return (weights @ x).squeeze(1)
+        return _statistics(x, weights)
+
+
+def _statistics(x: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean and deviation, `(n, heads * 2 * width)`; weights `(n, heads, time)`."""
+    mean = weights @ x
+    # Around the mean, not as a difference of squares: that one cancels, and may be negative.
+    spread = (x.unsqueeze(1) - mean.unsqueeze(2)).square()
+    variance = torch.einsum("n h t, n h t c -> n h c", weights, spread)
+    both = torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1)
+    return rearrange(both, "n h c -> n (h c)")
+
+
+def _segment_weights(mask: Tensor, segments: int) -> Tensor:
+    """Weights `(n, segments, time)` that average equal stretches of each clip's real frames.
+
+    Stretches need not hold whole frames: a frame on the border counts for its share on each
+    side, so clips of fewer frames than segments work too.
+    """
+    length = mask.sum(1).view(-1, 1, 1).to(torch.get_default_dtype())
+    start = torch.arange(mask.shape[1], device=mask.device)
+    edge = torch.arange(segments, device=mask.device).view(1, -1, 1) * length / segments
+    overlap = torch.minimum(start + 1.0, edge + length / segments) - torch.maximum(
+        start.to(edge.dtype), edge
+    )
+    overlap = overlap.clamp_min(0) * mask.unsqueeze(1)
+    return overlap / overlap.sum(-1, keepdim=True)
+
+
+class FrameEncoder(nn.Module):
+    """Normalises frames, runs convolutions or a transformer over time, and pools.
+
+    Attributes:
+        width: Width of the result.
+        lora_targets: Names of the linear layers that adapters attach to.
+    """
+
+    lora_targets: tuple[str, ...]
+
+    def __init__(self, options: FramesOptions, inputs: int) -> None:
+        """Make the encoder.
+
+        Args:
+            options: Layers, width, pooling …
+            inputs: Width of the frames.
+        """
+        super().__init__()
+        self.inputs = inputs
+        self.input_norm = nn.LayerNorm(inputs)
+        self.project = nn.Linear(inputs, options.width)
+        self.input_dropout = nn.Dropout(options.input_dropout)
+        self.layers = nn.ModuleList(
+            ConvLayer(options, options.dilation**index)
+            if options.layer == "conv"
+            else AttentionLayer(options)
+            for index in range(options.layers)
+        )
+        self.norm = nn.LayerNorm(options.width)
+        self.pooling = Pooling(options)
+        self.width = self.pooling.width
+        self.lora_targets = (
+            ("pointwise",)
+            if options.layer == "conv"
+            else ("q_proj", "k_proj", "v_proj", "out_proj")
+        )
+
+    def forward(self, features: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        """Encode `(n, time, inputs)` with `(n, time)` True for real frames to `(n, width)`.
+
+        Raises:
+            ShapeError: If the frames have another width.
+        """
+        if features.ndim != 3 or features.shape[2] != self.inputs:
+            raise ShapeError(
+                f"frames of (n, time, {self.inputs}); found {tuple(features.shape)}; "
+                "set the encoder's `inputs` to the table's width"
+            )
+        if valid_mask is None:
+            valid_mask = features.new_ones(features.shape[:2], dtype=torch.bool)
+        x = self.project(self.input_dropout(self.input_norm(features)))
+        for layer in self.layers:
+            x = layer(x, valid_mask)
+        x = self.norm(x).masked_fill(~valid_mask.unsqueeze(-1), 0.0)
+        pooled: Tensor = self.pooling(x, valid_mask)
+        return pooled
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        """Modules by depth, the input first."""
+        groups: list[list[nn.Module]] = [[self.input_norm, self.project]]
+        groups += [[layer] for layer in self.layers]
+        groups[-1] += [self.norm, self.pooling]
+        return groups
+
+
+def build(options: FramesOptions, modality: Modality) -> FrameEncoder:
+    """Factory named by the plugin's `EncoderSpec`.
+
+    Raises:
+        InputError: If the modality makes waveforms.
+    """
+    audio = audio_options(modality)
+    if audio.features == "waveform":
+        raise InputError(
+            "encoder 'frames' takes frames; modality.options.features is waveform; "
+            "set modality.options.features=table or fbank"
+        )
+    return FrameEncoder(options, audio.mels if audio.features == "fbank" else options.inputs)

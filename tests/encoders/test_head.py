@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from modalbind.encoders.head import build_head
+from modalbind.recipe.schema import HeadSection
+
+
+def test_the_linear_head_is_one_affine_map():
+    head = build_head(HeadSection(), width=3, dim=2)
+    pooled = torch.tensor([[1.0, -2.0, 0.5]])
+    expected = [
+        sum(w * x for w, x in zip(row.tolist(), pooled[0].tolist(), strict=True)) + b.item()
+        for row, b in zip(head.projection.weight, head.projection.bias, strict=True)
+    ]
+    assert head(pooled)[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_mlp_head_has_a_gelu_between_two_maps():
+    head = build_head(HeadSection(kind="mlp", hidden=4, bias=False), width=3, dim=2)
+    pooled = torch.randn(5, 3)
+    hidden = pooled @ head.hidden.weight.T
+    gelu = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
+    torch.testing.assert_close(head(pooled), gelu @ head.projection.weight.T)
+
+
+def test_no_hidden_width_means_the_encoders():
+    head = build_head(HeadSection(kind="mlp"), width=7, dim=2)
+    assert tuple(head.hidden.weight.shape) == (7, 7)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_bias_and_dropout_are_as_asked(kind):
+    head = build_head(HeadSection(kind=kind, bias=False, dropout=0.5), width=32, dim=8)
+    assert {name.rpartition(".")[2] for name, _ in head.named_parameters()} == {"weight"}
+    pooled = torch.randn(4, 32)
+    assert not torch.equal(head(pooled), head(pooled))
+    head.eval()
+    assert torch.equal(head(pooled), head(pooled))
