@@ -115,9 +115,7 @@ def open_inputs(
     modality = build_modality(resolved)
     root = _data_root(recipe.data.root)
     datasets, weights = build_datasets(resolved)
-    anchor = open_anchor(
-        recipe.anchor, resolved.anchor, cache, device, resolved.anchor_options
-    )
+    anchor = open_anchor(recipe.anchor, resolved.anchor, cache, device, resolved.anchor_options)
     sides = _check_sides(recipe.anchor.sides, anchor)
     data = prepare_data(datasets, weights, modality, recipe.data, sides, tests_all=tests_all)
     links = [

@@ -169,6 +169,9 @@ class Encoder(Protocol):
     def __call__(self, features: Tensor, valid_mask: Tensor | None) -> Tensor:
         """Map `(n, time, ...)` and `(n, time)` to `(n, width)`, blind to padding."""
 
+    def portable_options(self) -> Options:
+        """Options that build this architecture again without any published weights at hand."""
+
     def layer_groups(self) -> Sequence[Sequence[torch.nn.Module]]:
         """Modules by depth, the input first."""
 
@@ -177,8 +180,13 @@ class Encoder(Protocol):
 class PairedDataset(Protocol):
     """Where pairs and their samples come from."""
 
-    name: str
-    licence: str
+    @property
+    def name(self) -> str:
+        """Name in the report."""
+
+    @property
+    def licence(self) -> str:
+        """Licence of the data, stated in the report."""
 
     def pairs(self) -> Sequence[Pair]:
         """Return all rows, in a fixed order."""

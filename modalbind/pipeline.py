@@ -25,10 +25,17 @@ from modalbind.data.loader import Augmentations, FeatureSet, TrainingBatches
 from modalbind.data.samples import Sample
 from modalbind.data.splits import list_folds
 from modalbind.encoders import Tower, build_tower
-from modalbind.errors import AnchorMismatchError, InputError, RunError
+from modalbind.errors import (
+    AnchorMismatchError,
+    BrokenSampleError,
+    DataError,
+    InputError,
+    RunError,
+)
 from modalbind.evaluation.embed import embed_samples
 from modalbind.evaluation.pools import Pool
 from modalbind.evaluation.protocol import Control, Protocol
+from modalbind.export import check_output, write_embeddings
 from modalbind.inputs import RunInputs, build_datasets, open_inputs
 from modalbind.plugin_manager import build, load_plugins
 from modalbind.progress import Progress
@@ -36,7 +43,7 @@ from modalbind.recipe import Recipe, Resolved, resolve
 from modalbind.recipe.schema import Choice
 from modalbind.report import RunReport, summarise, write_report, write_summary
 from modalbind.reporting import Measured, build_report
-from modalbind.run import Run, load_tower, publish_tower
+from modalbind.run import Run, load, load_tower, publish_tower
 from modalbind.rundir import RunDirectory, default_run_path, latest_run_path, point_latest
 from modalbind.selection import Selection
 from modalbind.training import Aligner
@@ -218,17 +225,50 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def embed_files(
+    run: Path, modality: str, inputs: Sequence[str], out: Path, windows: bool = False
+) -> int:
+    """Embed files with a run's tower, or texts and pictures with its anchor, into one file.
+
+    Args:
+        run: Run directory or hub id.
+        modality: Of the inputs.
+        inputs: Paths; texts for `text`.
+        out: Written in the layout of a table of vectors.
+        windows: One row per window of a long sample, with its times.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        InputError: For a bad output name, an unknown modality or a file that cannot be read.
+    """
+    check_output(out)
+    if not inputs:
+        raise InputError(f"embeddings of {modality} asked for; no input given; name files")
+    space = load(run)
+    try:
+        if not windows:
+            vectors = space.embed(modality, inputs)
+            write_embeddings(out, modality, inputs, vectors, space.anchor.name)
+            return len(inputs)
+        rows = [(key, *row) for key in inputs for row in space.embed_windows(modality, key)]
+    except BrokenSampleError as error:
+        raise DataError(f"embedding {modality} asked for; {error}; leave that file out") from error
+    times = {"start_s": [row[1] for row in rows], "end_s": [row[2] for row in rows]}
+    vectors = torch.stack([row[3] for row in rows])
+    write_embeddings(out, modality, [row[0] for row in rows], vectors, space.anchor.name, times)
+    return len(rows)
+
+
 def verify_anchor(path: Path) -> dict[str, Any]:
     """Compare the anchor space of a run with the one that its spec names now.
 
     Raises:
         AnchorMismatchError: If they differ.
     """
-    from modalbind.run import AlignedSpace
-
-    directory = RunDirectory(path)
-    bound = directory.read_identity()["anchor"]
-    fingerprint, verified = AlignedSpace([path]).anchor.verify()
+    bound = RunDirectory(path).read_identity()["anchor"]
+    fingerprint, verified = load(path).anchor.verify()
     if fingerprint != bound["fingerprint"]:
         raise AnchorMismatchError(
             f"run {path} is bound to anchor space {bound['fingerprint'][:16]}; {bound['spec']} is "

@@ -24,34 +24,30 @@ import pluggy
 
 from modalbind import hookspecs
 from modalbind.errors import (
-    ModalbindError,
     PluginLoadError,
     UnknownModalityError,
     UnknownNameError,
 )
 from modalbind.interfaces import (
-    API_VERSION,
     AnchorSpec,
     AugmentationSpec,
     DatasetSpec,
     EncoderSpec,
     ModalitySpec,
     ObjectiveSpec,
-    Options,
     Spec,
+)
+from modalbind.plugin_checks import (
+    KINDS,
+    InvalidPluginError,
+    broken_promise,
+    check_spec,
+    overlap,
+    serves,
 )
 
 GROUP = "modalbind"
 CORE = "modalbind"
-KINDS: dict[str, tuple[str, type[Spec]]] = {
-    "modality": ("modalbind_modalities", ModalitySpec),
-    "encoder": ("modalbind_encoders", EncoderSpec),
-    "dataset": ("modalbind_datasets", DatasetSpec),
-    "augmentation": ("modalbind_augmentations", AugmentationSpec),
-    "anchor": ("modalbind_anchors", AnchorSpec),
-    "objective": ("modalbind_objectives", ObjectiveSpec),
-}
-STAGES = ("sample", "features", "batch")
 PIP_NAMES = {  # where the import name is not what pip knows it by
     "PIL": "pillow",
     "cv2": "opencv-python",
@@ -63,15 +59,6 @@ PIP_NAMES = {  # where the import name is not what pip knows it by
 }
 
 log = logging.getLogger(__name__)
-
-
-class InvalidPluginError(ModalbindError):
-    """What a plugin offers breaks the contract."""
-
-    def __init__(self, found: str, hint: str) -> None:
-        """Say what was found wrong, and how to mend it."""
-        super().__init__(found)
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +207,7 @@ class Plugins:
         return checked
 
     def _find(self, kind: str, name: str, modality: str | None) -> Spec:
-        fitting = [spec for spec in self.specs(kind) if _serves(spec, modality)]
+        fitting = [spec for spec in self.specs(kind) if serves(spec, modality)]
         for spec in fitting:
             if spec.name == name:
                 return spec
@@ -399,7 +386,9 @@ def _call_hooks(candidate: _Candidate) -> None:
         offers: list[Spec] = []
         for returned in getattr(manager.hook, hook)():
             if not isinstance(returned, (list, tuple)):
-                raise _broken(candidate, f"{hook} returned {type(returned).__name__}, not a list")
+                raise broken_promise(
+                    candidate.distribution, f"{hook} returned {type(returned).__name__}, not a list"
+                )
             offers.extend(returned)
         candidate.specs[kind] = tuple(offers)
 
@@ -413,59 +402,8 @@ def _check_offers(candidate: _Candidate, loaded: Sequence[LoadedPlugin]) -> None
             )
     for kind, specs in candidate.specs.items():
         for position, spec in enumerate(specs):
-            _check_spec(candidate, kind, spec)
+            check_spec(kind, spec, candidate.distribution)
             _check_free(candidate, kind, spec, specs[:position], loaded)
-
-
-def _check_spec(candidate: _Candidate, kind: str, spec: Any) -> None:
-    hook, expected = KINDS[kind]
-    if not isinstance(spec, expected):
-        raise _broken(candidate, f"{hook} returned {type(spec).__name__}, not {expected.__name__}")
-    if spec.api_version != API_VERSION:
-        older = "modalbind" if _is_newer(spec.api_version) else candidate.distribution
-        raise InvalidPluginError(
-            f"{kind} '{spec.name}' has API version {spec.api_version}, modalbind has {API_VERSION}",
-            f"try: pip install --upgrade {older}",
-        )
-    for problem in _problems(spec):
-        raise _broken(candidate, f"{kind} {spec.name!r}: {problem}")
-
-
-def _is_newer(version: object) -> bool:
-    return isinstance(version, int) and version > API_VERSION
-
-
-def _problems(spec: Any) -> Iterable[str]:
-    """Yield what is wrong with the values of a spec; dataclasses check no types."""
-    if not _matches(r"[a-z0-9][a-z0-9_-]*", spec.name):
-        yield "name is not lower case letters, digits, '-' and '_'"
-    if not _matches(r"\S[^\n]*", spec.summary):
-        yield "summary is not one line of text"
-    if not _matches(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec.build):
-        yield f"build {spec.build!r} is not an import string like package.module:function"
-    if not (isinstance(spec.options, type) and issubclass(spec.options, Options)):
-        yield "options is not a subclass of modalbind.api.Options"
-    modality = getattr(spec, "modality", "*")
-    if modality != "*" and not _matches(r"[a-z0-9][a-z0-9_-]*", modality):
-        yield f"modality {modality!r} is not a name"
-    if isinstance(spec, AugmentationSpec) and spec.stage not in STAGES:
-        yield f"stage {spec.stage!r} is not one of {', '.join(STAGES)}"
-    if isinstance(spec, ModalitySpec):
-        yield from _modality_problems(spec)
-
-
-def _modality_problems(spec: Any) -> Iterable[str]:
-    for attribute in ("unit", "default_recipe", "quickstart_recipe"):
-        if not _matches(r"\S[^\n]*", getattr(spec, attribute)):
-            yield f"{attribute} is not one line of text"
-    if not isinstance(spec.suffixes, tuple):
-        yield "suffixes is not a tuple"
-    elif not all(_matches(r"\.[a-z0-9.]+", suffix) for suffix in spec.suffixes):
-        yield "suffixes are not lower case with a dot"
-
-
-def _matches(pattern: str, value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 def _check_free(
@@ -478,29 +416,12 @@ def _check_free(
     holders = [(candidate.distribution, earlier)]
     holders += [(plugin.distribution, plugin.specs.get(kind, ())) for plugin in loaded]
     for distribution, taken in holders:
-        if any(other.name == spec.name and _overlap(other, spec) for other in taken):
+        if any(other.name == spec.name and overlap(other, spec) for other in taken):
             names = " and ".join((distribution, candidate.distribution))
             raise InvalidPluginError(
                 f"{kind} '{spec.name}' is offered by both {names}",
                 f"rename one of them, or pip uninstall {candidate.distribution}",
             )
-
-
-def _overlap(first: Spec, second: Spec) -> bool:
-    return _serves(first, getattr(second, "modality", None)) or _serves(
-        second, getattr(first, "modality", None)
-    )
-
-
-def _serves(spec: Spec, modality: str | None) -> bool:
-    own = getattr(spec, "modality", None)
-    return own in (None, "*") or modality in (None, own)
-
-
-def _broken(candidate: _Candidate, found: str) -> InvalidPluginError:
-    return InvalidPluginError(
-        found, f"report it to the authors of {candidate.distribution}, or pip uninstall it"
-    )
 
 
 def _hint(candidate: _Candidate, error: BaseException) -> str:

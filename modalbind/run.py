@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,9 @@ def publish_tower(directory: RunDirectory, tower: Tower, fingerprint: str) -> No
     data = encode_tensors(tower.merged_state_dict(), json.dumps({"anchor": fingerprint}))
     write_file(directory.tower_file, data)
     sums = {directory.tower_file.name: hashlib.sha256(data).hexdigest()}
-    write_json(directory.tower_note, {"anchor": fingerprint, "sha256": sums})
+    options = tower.encoder.portable_options().model_dump(mode="json")
+    note = {"anchor": fingerprint, "sha256": sums, "encoder": options}
+    write_json(directory.tower_note, note)
 
 
 def load_tower(directory: RunDirectory, resolved: Resolved, dim: int) -> Tower:
@@ -95,18 +97,14 @@ def load_tower(directory: RunDirectory, resolved: Resolved, dim: int) -> Tower:
         )
     note = read_json(directory.tower_note)
     data = read_checked(directory.path, directory.tower_file.name, note["sha256"])
-    tower = build_plain_tower(resolved, dim)
+    tower = _build_plain_tower(resolved, dim, note["encoder"])
     tower.load_state_dict(decode_tensors(data, directory.tower_file))
     return tower.eval()
 
 
-def build_plain_tower(resolved: Resolved, dim: int) -> Tower:
+def _build_plain_tower(resolved: Resolved, dim: int, encoder_options: Mapping[str, Any]) -> Tower:
     """Build the tower that finished weights fit: no adapters, no published weights to fetch."""
-    options = resolved.encoder_options
-    if getattr(options, "weights", None):
-        # The finished tower holds all weights; the published file may be gone by now.
-        shape = getattr(options, "without_weights", None)
-        options = shape() if shape is not None else options
+    options = resolved.encoder.options.model_validate(encoder_options)
     encoder = build(resolved.encoder, options, build_modality(resolved))
     section = resolved.recipe.tower.model_copy(update={"lora": None, "freeze": "none"})
     return build_tower(encoder, resolved.recipe.head, section, dim)

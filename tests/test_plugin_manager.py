@@ -6,7 +6,8 @@ import pytest
 
 from modalbind.errors import PluginLoadError, UnknownModalityError, UnknownNameError
 from modalbind.interfaces import API_VERSION, ModalitySpec, NoOptions
-from modalbind.plugin_manager import KINDS, build, load_plugins, nearest, normalise, pip_name
+from modalbind.plugin_checks import KINDS
+from modalbind.plugin_manager import build, load_plugins, nearest, normalise, pip_name
 
 MODALITY = """
 from modalbind.api import ModalitySpec, hookimpl
@@ -58,7 +59,7 @@ def only_failure(plugins, distribution):
 def test_core_and_a_new_plugin_are_loaded(install):
     install("smell-plugin", modality_source())
     plugins = load_plugins()
-    assert [p.distribution for p in plugins.loaded][0] == "modalbind"
+    assert plugins.loaded[0].distribution == "modalbind"
     assert plugins.modality("smell").unit == "none"
     assert {"openclip", "transformers", "precomputed"} <= {s.name for s in plugins.anchors}
     assert {"infonce", "sigmoid", "regression"} <= {s.name for s in plugins.objectives}
@@ -269,7 +270,7 @@ def test_build_calls_the_factory():
 def test_build_names_a_missing_package(install, where):
     install("smell-plugin", where)
     with pytest.raises(
-        PluginLoadError, match="smell_plugin.*pip install sklearn-not-here"
+        PluginLoadError, match=r"smell_plugin.*pip install sklearn-not-here"
     ) as caught:
         build(spec_with("smell_plugin:build"))
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)

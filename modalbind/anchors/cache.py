@@ -180,13 +180,22 @@ class AnchorCache:
             ModalbindError: If the files cannot be written.
         """
         folder = self._folder(fingerprint, modality)
+        with self.storing(), self._writing(folder.path):
+            self._append(fingerprint, modality, keys, vectors)
+            self._merge_small(folder)
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Turn a full disk, or a folder that may not be written, into one line.
+
+        Raises:
+            ModalbindError: From the OSError.
+        """
         try:
-            with self._writing(folder.path):
-                self._append(fingerprint, modality, keys, vectors)
-                self._merge_small(folder)
+            yield
         except OSError as error:
             raise ModalbindError(
-                f"asked to store anchor embeddings in {folder.path}; {error.strerror or error}; "
+                f"asked to store anchor embeddings in {self.root}; {error.strerror or error}; "
                 f"make room, or set {ROOT_VARIABLE} to another folder"
             ) from error
 
@@ -245,22 +254,12 @@ class AnchorCache:
 
     def verify(self) -> list[Damage]:
         """Read every shard whole; return those that are damaged, or were set aside as such."""
-        damages: list[Damage] = []
-        for space in self._space_folders():
-            for path in sorted(space.rglob(f"*{SUFFIX}")):
-                try:
-                    Shard(path).check_all()
-                except DamagedShardError as error:
-                    damages.append(Damage(path, error.found))
-                except FileNotFoundError:  # merged meanwhile
-                    continue
-            damages += [
-                Damage(path, "set aside as damaged") for path in sorted(space.rglob(f"*{DAMAGED}"))
-            ]
-        return damages
+        return [damage for space in self._space_folders() for damage in _find_damage(space)]
 
     def prune(self, fingerprint: str | None = None, unused_for_s: float | None = None) -> Pruned:
         """Remove damaged and abandoned files, and the spaces that are asked for.
+
+        Every shard that stays is read whole, as `verify` does.
 
         Args:
             fingerprint: Remove this space, given whole or by its first letters.
@@ -272,18 +271,16 @@ class AnchorCache:
         removed = Pruned(0, 0)
         now = time.time()
         for space in self._space_folders():
-            is_asked = fingerprint is not None and space.name.startswith(fingerprint)
+            is_asked = bool(fingerprint) and space.name.startswith(str(fingerprint))
             is_old = unused_for_s is not None and now - _used_at(space) >= unused_for_s
             if is_asked or is_old:
                 removed = _add(removed, [path for path in space.rglob("*") if path.is_file()])
                 shutil.rmtree(space)
                 self._forget(space.name)
                 continue
-            waste = [
-                path
-                for path in space.rglob("*")
-                if path.name.endswith(DAMAGED)
-                or (path.suffix == ".tmp" and now - path.stat().st_mtime > _ABANDONED_S)
+            waste = [damage.path for damage in _find_damage(space)]
+            waste += [
+                path for path in space.rglob("*.tmp") if now - path.stat().st_mtime > _ABANDONED_S
             ]
             removed = _add(removed, waste)
             for path in waste:
@@ -340,6 +337,19 @@ def _merge(folder: Path, shards: list[Shard]) -> Path:
             yield piece
 
     return write_shard(folder, keys, pieces())
+
+
+def _find_damage(space: Path) -> list[Damage]:
+    damages: list[Damage] = []
+    for path in sorted(space.rglob(f"*{SUFFIX}")):
+        try:
+            Shard(path).check_all()
+        except DamagedShardError as error:
+            damages.append(Damage(path, error.found))
+        except FileNotFoundError:  # merged meanwhile
+            continue
+    aside = sorted(space.rglob(f"*{DAMAGED}"))
+    return damages + [Damage(path, "set aside as damaged") for path in aside]
 
 
 def _describe(space: Path) -> CachedSpace:

@@ -22,6 +22,17 @@ def freeze(model: nn.Module, device: str | None) -> nn.Module:
     return model.eval().requires_grad_(False).to(device=pick_device(device), dtype=torch.float32)
 
 
+@contextmanager
+def exact() -> Iterator[None]:
+    """Compute without gradients and, on a GPU, with whole float32 convolutions.
+
+    cuDNN rounds their inputs to TF32 by default, and the patches of a picture are one: embeddings
+    would then differ from those of a CPU by more than golden probes allow.
+    """
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
 def pick_device(device: str | None) -> torch.device:
     """Return the device of that name; `auto` takes an accelerator if there is one."""
     if device == "auto":

@@ -8,6 +8,7 @@ cache, every later time they are compared.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -23,6 +25,8 @@ from modalbind.anchors.shards import write_whole
 from modalbind.errors import AnchorError
 from modalbind.interfaces import AnchorSpace
 from modalbind.types import AnchorItem
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
 FILE = "golden.safetensors"
@@ -90,10 +94,11 @@ def check_probes(space: AnchorSpace, folder: Path) -> None:
     """
     now = embed_probes(space)
     path = folder / FILE
-    if not path.is_file():
+    kept = _load(path)
+    if kept is None:
         write_whole(path, save({name: tensor.contiguous() for name, tensor in now.items()}))
         return
-    for modality, golden in load_file(path).items():
+    for modality, golden in kept.items():
         if modality not in now or now[modality].shape != golden.shape:
             continue  # probes of another version of modalbind
         drift = float((now[modality] - golden).abs().max())
@@ -104,3 +109,14 @@ def check_probes(space: AnchorSpace, folder: Path) -> None:
                 "or device computes otherwise; go back to it, or run `modalbind cache prune "
                 f"{folder.name[:12]}` to compute them anew"
             )
+
+
+def _load(path: Path) -> dict[str, Tensor] | None:
+    try:
+        probes: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        return None
+    except SafetensorError as error:
+        logger.warning("the golden probes %s cannot be read (%s) and are made anew", path, error)
+        return None
+    return probes

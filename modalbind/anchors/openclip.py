@@ -21,7 +21,14 @@ from modalbind.anchors.fingerprint import (
     hash_fields,
     hash_weights,
 )
-from modalbind.anchors.frozen import check_modality, freeze, load_contents, opening, unit_norm
+from modalbind.anchors.frozen import (
+    check_modality,
+    exact,
+    freeze,
+    load_contents,
+    opening,
+    unit_norm,
+)
 from modalbind.anchors.options import OpenClipOptions
 from modalbind.anchors.spec import LOCAL_DIR, WORLD, world_folder
 from modalbind.errors import AnchorError
@@ -184,13 +191,13 @@ class OpenClipSpace:
         raw = self._encode_texts(contents) if modality == "text" else self._encode_images(contents)
         return unit_norm(raw)
 
-    @torch.inference_mode()
+    @exact()
     def _encode_texts(self, texts: list[str]) -> Tensor:
         tokens = self._tokenizer(texts)
         encoded: Tensor = self._model.encode_text(tokens.to(self._device))
         return encoded
 
-    @torch.inference_mode()
+    @exact()
     def _encode_images(self, pictures: list[Any]) -> Tensor:
         pixels = torch.stack([self._transform(picture) for picture in pictures])
         encoded: Tensor = self._model.encode_image(pixels.to(self._device))

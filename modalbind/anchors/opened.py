@@ -95,14 +95,16 @@ class OpenAnchor:
         identity = Identity(fingerprint, space.name, space.dim, tuple(space.modalities), stamps)
         if not space.is_table:
             self._accept(space, fingerprint)
-            store_identity(self._cache, self._source, self._identity_options, identity)
+            with self._cache.storing():
+                store_identity(self._cache, self._source, self._identity_options, identity)
         self._space = space
         return identity
 
     def _accept(self, space: AnchorSpace, fingerprint: str) -> None:
         folder = self._cache.folder(fingerprint)
-        folder.mkdir(parents=True, exist_ok=True)
-        check_probes(space, folder)
+        with self._cache.storing():
+            folder.mkdir(parents=True, exist_ok=True)
+            check_probes(space, folder)
 
     def _build(self) -> AnchorSpace:
         module, _, function = self._kind.build.partition(":")

@@ -12,6 +12,7 @@ It does not know what the vectors mean, nor who else reads or writes: that is `c
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import secrets
 import struct
@@ -89,9 +90,11 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.stat().st_size < _HEADER_BYTES:
-            raise DamagedShardError(path, "a file too short for a header")
-        self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < _HEADER_BYTES:
+                raise DamagedShardError(path, "a file too short for a header")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._bytes = np.frombuffer(mapped, dtype=np.uint8)
         self.rows, self.dim, tail_crc = self._read_header()
         vectors_start = _HEADER_BYTES + self.rows * KEY_BYTES
         tail_start = vectors_start + self.rows * self.dim * 4

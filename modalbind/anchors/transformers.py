@@ -22,7 +22,14 @@ from modalbind.anchors.fingerprint import (
     hash_fields,
     hash_weights,
 )
-from modalbind.anchors.frozen import check_modality, freeze, load_contents, opening, unit_norm
+from modalbind.anchors.frozen import (
+    check_modality,
+    exact,
+    freeze,
+    load_contents,
+    opening,
+    unit_norm,
+)
 from modalbind.anchors.options import TransformersOptions
 from modalbind.errors import AnchorError, BrokenSampleError
 from modalbind.types import AnchorItem
@@ -265,7 +272,7 @@ class TransformersSpace:
         }
         return unit_norm(encoders[modality](load_contents(items)))
 
-    @torch.inference_mode()
+    @exact()
     def _encode_texts(self, texts: list[str]) -> Tensor:
         tokens = self._processors["text"](
             [self._prefix + text for text in texts],
@@ -281,12 +288,12 @@ class TransformersSpace:
             return _pooled(output)
         return pool(output.last_hidden_state, tokens["attention_mask"], self._pooling)
 
-    @torch.inference_mode()
+    @exact()
     def _encode_images(self, pictures: list[Any]) -> Tensor:
         pixels = self._processors["image"](images=pictures, return_tensors="pt")
         return _pooled(self._model.get_image_features(**pixels.to(self._model.device)))
 
-    @torch.inference_mode()
+    @exact()
     def _encode_sounds(self, sounds: list[tuple[Any, int]]) -> Tensor:
         extractor = self._processors["audio"]
         rate_hz = extractor.sampling_rate

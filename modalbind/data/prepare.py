@@ -80,9 +80,9 @@ def prepare_data(
     """
     parts: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
     skipped: Counter[str] = Counter()
-    for source, dataset in enumerate(datasets):
-        divide = take_test_pairs if tests_all else split_pairs
-        splits = divide(dataset.pairs(), section)
+    divide = take_test_pairs if tests_all else split_pairs
+    splits_by_source = divide([dataset.pairs() for dataset in datasets], section)
+    for source, splits in enumerate(splits_by_source):
         skipped.update(splits.dropped)
         for name, part in parts.items():
             part.extend(group_pairs(getattr(splits, name), source))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from modalbind.data.manifest import read_rows
@@ -29,35 +30,50 @@ class PairSplits:
     dropped: dict[str, int]
 
 
-def split_pairs(pairs: Sequence[Pair], section: DataSection) -> PairSplits:
-    """Divide pairs into training, validation and test.
+def split_pairs(sources: Sequence[Sequence[Pair]], section: DataSection) -> list[PairSplits]:
+    """Divide the pairs of all data sets into training, validation and test.
 
     A named fold wins over the split column; with neither, `test_fraction` of the groups is held
-    out. Validation comes from training groups, never from the test split.
+    out. One data set may have training rows alone, another test rows alone. Validation comes from
+    training groups, never from the test split. What `data.exclude` names is taken out of training
+    first, and then no group may be in two parts, whichever data set it comes from.
 
     Raises:
-        DataError: If a part that is needed is empty.
+        DataError: If nothing is left to train on.
         ManifestError: If a group is in two splits, or the fold or split is unknown.
     """
-    train, val, test = _divide(pairs, section)
+    divide = _choose_division(sources, section)
+    parts = [divide(pairs) for pairs in sources]
+    filtered = [_filter_training(train, section) for train, _, _ in parts]
+    train = [kept for kept, _ in filtered]
+    val = [found for _, found, _ in parts]
+    test = [found for _, _, found in parts]
     _check_groups({"train": train, "val": val, "test": test})
-    if not val and section.val_fraction:
-        held = pick_groups((pair.group for pair in train), section.val_fraction, "val")
-        val = [pair for pair in train if pair.group in held]
-        train = [pair for pair in train if pair.group not in held]
-    kept, dropped = _filter_training(train, section)
-    if not kept:
+    if not any(val) and section.val_fraction:
+        groups = (pair.group for kept in train for pair in kept)
+        held = pick_groups(groups, section.val_fraction, "val")
+        val = [[pair for pair in kept if pair.group in held] for kept in train]
+        train = [[pair for pair in kept if pair.group not in held] for kept in train]
+    splits = [
+        PairSplits(tuple(a), tuple(b), tuple(c), dropped)
+        for a, b, c, (_, dropped) in zip(train, val, test, filtered, strict=True)
+    ]
+    if not any(split.train for split in splits):
         raise DataError(
-            f"training pairs asked for; none of {len(train)} rows is left ({dropped}); check "
-            "data.train_languages, data.min_similarity, data.train_split"
+            f"training pairs asked for; none is left (dropped: {[s.dropped for s in splits]}); "
+            "check data.train_languages, data.min_similarity, data.train_split"
         )
-    return PairSplits(tuple(kept), tuple(val), tuple(test), dropped)
+    return splits
 
 
-def take_test_pairs(pairs: Sequence[Pair], section: DataSection) -> PairSplits:
+def take_test_pairs(sources: Sequence[Sequence[Pair]], section: DataSection) -> list[PairSplits]:
     """Return the test split alone, or all pairs if none is marked so; nothing is trained."""
-    marked = [p for p in pairs if column_value(p, section.split_column) == section.test_split]
-    return PairSplits((), (), tuple(marked or pairs), {})
+    marked = [
+        [p for p in pairs if column_value(p, section.split_column) == section.test_split]
+        for pairs in sources
+    ]
+    chosen = marked if any(marked) else sources
+    return [PairSplits((), (), tuple(pairs), {}) for pairs in chosen]
 
 
 def pick_groups(groups: Iterable[str], fraction: float, salt: str) -> set[str]:
@@ -85,55 +101,70 @@ def list_folds(pairs: Sequence[Pair], section: DataSection) -> list[str]:
     return sorted({column_value(pair, section.fold_column) for pair in pairs} - {""})
 
 
-def _divide(
-    pairs: Sequence[Pair], section: DataSection
-) -> tuple[list[Pair], list[Pair], list[Pair]]:
+Parts = tuple[list[Pair], list[Pair], list[Pair]]
+"""Training, validation, test."""
+
+
+def _choose_division(
+    sources: Sequence[Sequence[Pair]], section: DataSection
+) -> Callable[[Sequence[Pair]], Parts]:
+    """Find how this data is to be split, and refuse what it cannot be."""
+    pairs = [pair for source in sources for pair in source]
     if section.test_fold is not None:
-        return _divide_by_fold(pairs, section)
-    by_split: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        by_split[column_value(pair, section.split_column)].append(pair)
-    if set(by_split) == {""}:
-        if section.split_column != "split":
-            raise ManifestError(
-                f"column '{section.split_column}' asked for; it is absent or empty; "
-                "set data.split_column to one that holds the split"
-            )
-        held = pick_groups((pair.group for pair in pairs), section.test_fraction, "test")
-        test = [pair for pair in pairs if pair.group in held]
-        return [pair for pair in pairs if pair.group not in held], [], test
-    for role, name in (("train", section.train_split), ("test", section.test_split)):
-        if name not in by_split:
-            raise ManifestError(
-                f"split '{name}' asked for; column '{section.split_column}' has "
-                f"{', '.join(sorted(by_split))}; set data.{role}_split to one of them"
-            )
-    val = [] if "val" in (section.train_split, section.test_split) else by_split.get("val", [])
-    return by_split[section.train_split], val, by_split[section.test_split]
-
-
-def _divide_by_fold(
-    pairs: Sequence[Pair], section: DataSection
-) -> tuple[list[Pair], list[Pair], list[Pair]]:
-    folds = list_folds(pairs, section)
-    if section.test_fold not in folds:
+        _check_value("fold", section.test_fold, section.fold_column, pairs)
+        return partial(_divide_by_fold, section=section)
+    named = {column_value(pair, section.split_column) for pair in pairs} - {""}
+    if named:
+        _check_value("split", section.train_split, section.split_column, pairs)
+        _check_value("split", section.test_split, section.split_column, pairs)
+        return partial(_divide_by_split, section=section)
+    if section.split_column != "split":
         raise ManifestError(
-            f"fold '{section.test_fold}' asked for; column '{section.fold_column}' has "
-            f"{', '.join(folds) or 'no values'}; set data.test_fold to one of them"
+            f"column '{section.split_column}' asked for; it is absent or empty; "
+            "set data.split_column to one that holds the split"
         )
+    held = pick_groups((pair.group for pair in pairs), section.test_fraction, "test")
+    return partial(_divide_by_group, held=held)
+
+
+def _check_value(what: str, value: str, column: str, pairs: Sequence[Pair]) -> None:
+    there = sorted({column_value(pair, column) for pair in pairs} - {""})
+    if value not in there:
+        raise ManifestError(
+            f"{what} '{value}' asked for; column '{column}' has {', '.join(there) or 'no values'}; "
+            f"set data.train_split, data.test_split or data.test_fold to what it has"
+        )
+
+
+def _divide_by_fold(pairs: Sequence[Pair], section: DataSection) -> Parts:
     test = [p for p in pairs if column_value(p, section.fold_column) == section.test_fold]
     train = [p for p in pairs if column_value(p, section.fold_column) != section.test_fold]
     return train, [], test
 
 
-def _check_groups(parts: dict[str, list[Pair]]) -> None:
+def _divide_by_split(pairs: Sequence[Pair], section: DataSection) -> Parts:
+    by_split: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        # A data set without splits, mixed with one that has a test split, is for training.
+        by_split[column_value(pair, section.split_column) or section.train_split].append(pair)
+    has_own_val = "val" not in (section.train_split, section.test_split)
+    val = by_split["val"] if has_own_val else []
+    return by_split[section.train_split], val, by_split[section.test_split]
+
+
+def _divide_by_group(pairs: Sequence[Pair], held: set[str]) -> Parts:
+    test = [pair for pair in pairs if pair.group in held]
+    return [pair for pair in pairs if pair.group not in held], [], test
+
+
+def _check_groups(parts: dict[str, list[list[Pair]]]) -> None:
     home: dict[str, str] = {}
-    for name, part in parts.items():
-        for pair in part:
-            if home.setdefault(pair.group, name) != name:
+    for name, sources in parts.items():
+        for group in {pair.group for pairs in sources for pair in pairs}:
+            if home.setdefault(group, name) != name:
                 raise ManifestError(
-                    f"group '{pair.group}' asked to be in one split; it is in "
-                    f"{home[pair.group]} and {name}; move its rows to one of them"
+                    f"group '{group}' asked to be in one split; it is in {home[group]} and "
+                    f"{name}; move its rows to one of them, or name it in data.exclude"
                 )
 
 
@@ -156,7 +187,10 @@ def _filter_training(
 
 
 def _similarity(pair: Pair) -> float:
-    text = pair.columns.get("similarity", "")
+    """Return a pair's similarity; a data set that has no such column is not filtered by it."""
+    if "similarity" not in pair.columns:
+        return math.inf
+    text = pair.columns["similarity"]
     try:
         return float(text)
     except ValueError:

@@ -46,8 +46,6 @@ METRICS = (
 
 _EMBEDDING_GRID = 2.0**24
 _SCORE_GRID = 2.0**20
-_GATHERED = 4_000_000
-"""Numbers gathered at once when relevant targets are scored: 32 MB."""
 _FEW = 4
 """Up to so many relevant targets, comparing with each in turn beats a binary search."""
 
@@ -117,7 +115,7 @@ def compute_retrieval(  # noqa: PLR0913 - a pool has four parts, its scoring fou
 ) -> RetrievalScore:
     """Rank all targets for each query by cosine and score the ranks of the relevant ones.
 
-    Memory is a few tiles of `tile * tile` numbers, and one float32 copy of the embeddings.
+    Memory is a few tiles of `tile * tile` numbers, and float32 copies of the embeddings.
 
     Args:
         queries: Embeddings `(n, dim)`, any float type and norm; zero vectors tie with everything.
@@ -147,9 +145,8 @@ def compute_retrieval(  # noqa: PLR0913 - a pool has four parts, its scoring fou
             f"retrieval of {len(targets)} targets; none is relevant to any of {len(queries)} "
             "queries; check that both sides use the same positive keys"
         )
-    table = _score_queries(
-        _snap(queries), _snap(targets), _Relevant(order, start, count, kept), tile
-    )
+    ordered = _snap(targets)[order.to(targets.device)]
+    table = _score_queries(_snap(queries), ordered, _Relevant(start, count, kept), tile)
     chance = _compute_chance(count[kept], len(targets))
     kept_groups = np.unique(groups[kept.numpy()], return_inverse=True)[1].astype(np.int64)
     return _summarise(
@@ -159,9 +156,8 @@ def compute_retrieval(  # noqa: PLR0913 - a pool has four parts, its scoring fou
 
 @dataclass(frozen=True, slots=True)
 class _Relevant:
-    """Which targets are relevant: `order[start[i] : start[i] + count[i]]` to query i."""
+    """Which targets, sorted by label, are relevant: `start[i] : start[i] + count[i]` to query i."""
 
-    order: Tensor
     start: Tensor
     count: Tensor
     kept: Tensor
@@ -228,19 +224,22 @@ def _score_queries(
     table = {
         name: torch.empty(len(relevant.kept), dtype=torch.float64) for name in (*METRICS, "rank")
     }
-    for chunk in _chunk_by_count(relevant.count[relevant.kept], tile):
+    for chunk in _chunk_queries(relevant, tile):
         ranks = _rank_chunk(queries, targets, relevant, relevant.kept[chunk], tile)
         for name, values in _score_ranks(ranks).items():
             table[name][chunk] = values.cpu()
     return table
 
 
-def _chunk_by_count(count: Tensor, tile: int) -> Iterator[Tensor]:
-    """Yield positions of queries, those with most relevant targets first, so padding stays small.
+def _chunk_queries(relevant: _Relevant, tile: int) -> Iterator[Tensor]:
+    """Yield places in `kept`: queries with as many relevant targets together, then by label.
 
-    A chunk has at most `tile` queries and, padded, at most `tile * tile` relevant targets.
+    A chunk has at most `tile` queries and, padded to the longest, at most `tile * tile`
+    relevant targets (or those of one query).
     """
-    order = torch.argsort(count, descending=True, stable=True)
+    count = relevant.count[relevant.kept]
+    by_label = torch.argsort(relevant.start[relevant.kept], stable=True)
+    order = by_label[torch.argsort(count[by_label], descending=True, stable=True)]
     first = 0
     while first < len(order):
         most = int(count[order[first]])
@@ -253,44 +252,41 @@ def _rank_chunk(
     queries: Tensor, targets: Tensor, relevant: _Relevant, chunk: Tensor, tile: int
 ) -> _Ranks:
     """Rank the relevant targets of some queries against all targets."""
-    count = relevant.count[chunk]
-    step = torch.arange(int(count.max()))
-    is_real = step < count[:, None]
-    columns = relevant.order[
-        (relevant.start[chunk][:, None] + step).clamp_max(len(targets) - 1)
-    ].to(targets.device)
-    is_real = is_real.to(targets.device)
     rows = queries[chunk.to(queries.device)]
-    scores = _score_relevant(rows, targets, columns)
-    scores = torch.where(is_real, scores, torch.inf).sort(dim=1).values
+    start, count = relevant.start[chunk], relevant.count[chunk]
+    scores = _score_relevant(rows, targets, start, count, tile).sort(dim=1).values
     above, tied = _count_targets(rows, targets, scores, tile)
     # Among the relevant of the same query; a real score is never tied with the padding.
     at_least = torch.searchsorted(scores, scores)
     beyond = torch.searchsorted(scores, scores, right=True)
-    real = is_real.sum(dim=1, keepdim=True)
+    real = count.to(scores.device)[:, None]
     return _Ranks(
         above=above.double(),
         tied=tied.double(),
         tied_relevant=(beyond - at_least).double(),
         relevant_above=(real - beyond).double(),
-        weight=is_real.double(),
+        weight=torch.isfinite(scores).double(),
         best=real - 1,
     )
 
 
-def _score_relevant(rows: Tensor, targets: Tensor, columns: Tensor) -> Tensor:
-    """Score `columns` `(rows, most)` of the targets for each query, on the grid."""
-    scores = torch.empty(columns.shape, dtype=torch.float64, device=rows.device)
-    dim = max(1, rows.shape[1])
-    wide = max(1, min(columns.shape[1], _GATHERED // dim))
-    high = max(1, _GATHERED // (wide * dim))
-    for top in range(0, len(rows), high):
-        query = rows[top : top + high].double().unsqueeze(2)
-        for left in range(0, columns.shape[1], wide):
-            block = columns[top : top + high, left : left + wide]
-            scores[top : top + high, left : left + wide] = (
-                targets[block].double() @ query
-            ).squeeze(2)
+def _score_relevant(
+    rows: Tensor, targets: Tensor, start: Tensor, count: Tensor, tile: int
+) -> Tensor:
+    """Score each query's own slice of the targets, on the grid; infinity pads `(rows, most)`."""
+    most = int(count.max())
+    scores = torch.full((len(rows), most), torch.inf, dtype=torch.float64, device=rows.device)
+    # Neighbours with one label share their slice, so that it is one product.
+    _, sizes = torch.unique_consecutive(start, return_counts=True)
+    top = 0
+    for size in sizes.tolist():
+        first, relevant = int(start[top]), int(count[top])
+        block = rows[top : top + size].double()
+        for left in range(0, relevant, tile):
+            right = min(left + tile, relevant)
+            part = targets[first + left : first + right].double()
+            scores[top : top + size, left:right] = block @ part.T
+        top += size
     return (scores * _SCORE_GRID).round_()
 
 
@@ -298,30 +294,25 @@ def _count_targets(
     rows: Tensor, targets: Tensor, scores: Tensor, tile: int
 ) -> tuple[Tensor, Tensor]:
     """Count the targets above each of the ascending `scores` `(rows, most)`, and those tied."""
-    above = torch.zeros_like(scores, dtype=torch.int64)
-    at_least = torch.zeros_like(above)
+    most = scores.shape[1]
+    # Column j counts the targets whose place among the scores is j.
+    over = torch.zeros(len(rows), most + 1, dtype=torch.int64, device=rows.device)
+    reached = torch.zeros_like(over)
     scaled = rows.double() * _SCORE_GRID  # a power of two: still exact
     for first in range(0, len(targets), tile):
         tile_scores = (scaled @ targets[first : first + tile].double().T).round_()
-        if scores.shape[1] <= _FEW:
-            for column in range(scores.shape[1]):
+        if most <= _FEW:
+            for column in range(most):
                 reference = scores[:, column : column + 1]
-                above[:, column] += (tile_scores > reference).sum(dim=1)
-                at_least[:, column] += (tile_scores >= reference).sum(dim=1)
+                over[:, column + 1] += (tile_scores > reference).sum(dim=1)
+                reached[:, column + 1] += (tile_scores >= reference).sum(dim=1)
         else:
-            above += _count_beyond(torch.searchsorted(scores, tile_scores), scores.shape[1])
-            found = torch.searchsorted(scores, tile_scores, right=True)
-            at_least += _count_beyond(found, scores.shape[1])
-    return above, at_least - above
-
-
-def _count_beyond(found: Tensor, most: int) -> Tensor:
-    """Count, for each of `most` ascending scores, the insertion points to the right of it."""
-    rows = len(found)
-    offset = torch.arange(rows, device=found.device)[:, None] * (most + 1)
-    histogram = torch.bincount((found + offset).flatten(), minlength=rows * (most + 1))
-    histogram = histogram.reshape(rows, most + 1)[:, 1:]
-    return histogram.flip(1).cumsum(1).flip(1)
+            one = reached.new_ones(()).expand(tile_scores.shape)
+            over.scatter_add_(1, torch.searchsorted(scores, tile_scores), one)
+            reached.scatter_add_(1, torch.searchsorted(scores, tile_scores, right=True), one)
+    if most > _FEW:  # a target placed beyond j is above (or at) every score up to j
+        over, reached = (part.flip(1).cumsum(1).flip(1) for part in (over, reached))
+    return over[:, 1:], (reached - over)[:, 1:]
 
 
 def _score_ranks(ranks: _Ranks) -> dict[str, Tensor]:
@@ -359,14 +350,25 @@ def _average_precision(ranks: _Ranks) -> Tensor:
     A target is at each place of its tied block equally often; given that it is at the j-th, each
     other relevant one of the block stands before it with probability (j - 1) / (tied - 1).
     """
-    total = torch.zeros_like(ranks.weight[:, 0])
-    others = (ranks.tied_relevant - 1) / (ranks.tied - 1).clamp_min(1)
+    row, column = torch.nonzero((ranks.above < AP_CUTOFF) & (ranks.weight > 0), as_tuple=True)
+    above, tied, tied_relevant, relevant_above, weight = (
+        part[row, column]
+        for part in (
+            ranks.above,
+            ranks.tied,
+            ranks.tied_relevant,
+            ranks.relevant_above,
+            ranks.weight,
+        )
+    )
+    others = (tied_relevant - 1) / (tied - 1).clamp_min(1)
+    found = torch.zeros_like(above)
     for rank in range(1, AP_CUTOFF + 1):
-        place = rank - ranks.above
-        precision = (ranks.relevant_above + 1 + (place - 1) * others) / rank
-        inside = (place >= 1) & (place <= ranks.tied)
-        total += (ranks.weight * torch.where(inside, precision / ranks.tied, 0.0)).sum(dim=1)
-    return total
+        place = rank - above
+        precision = (relevant_above + 1 + (place - 1) * others) / rank
+        inside = (place >= 1) & (place <= tied)
+        found += torch.where(inside, precision / tied, 0.0)
+    return torch.zeros_like(ranks.weight[:, 0]).index_add(0, row, weight * found)
 
 
 def _compute_chance(count: Tensor, m: int) -> dict[str, float]:

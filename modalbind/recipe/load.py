@@ -309,13 +309,26 @@ def _written_out(recipe: Recipe, resolved: Resolved) -> Recipe:
     """Put the defaults of all options into the recipe, so that it means the same for ever."""
 
     def full(spec: Spec, options: Options) -> dict[str, Any]:
-        return {"kind": spec.name, **options.model_dump(mode="json")}
+        return {"kind": spec.name, **_dump_options(options)}
 
     content = recipe.model_dump(mode="json")
-    content["modality"]["options"] = resolved.modality_options.model_dump(mode="json")
-    content["anchor"]["options"] = resolved.anchor_options.model_dump(mode="json")
+    content["modality"]["options"] = _dump_options(resolved.modality_options)
+    content["anchor"]["options"] = _dump_options(resolved.anchor_options)
     content["encoder"] = full(resolved.encoder, resolved.encoder_options)
     content["objective"] = full(resolved.objective, resolved.objective_options)
     content["augment"] = [full(*chosen) for chosen in resolved.augmentations]
     content["data"]["sources"] = [full(*chosen) for chosen in resolved.datasets]
     return Recipe.model_validate(content)
+
+
+def _dump_options(options: Options) -> dict[str, Any]:
+    """Return options with their defaults, unless their model minds which ones were given.
+
+    A model may refuse an option beside another one, even at its default: then what was not given
+    stays unsaid.
+    """
+    complete = options.model_dump(mode="json")
+    read_back, _ = check_model(type(options), complete, ())
+    if read_back == options:
+        return complete
+    return options.model_dump(mode="json", exclude_unset=True)

@@ -23,6 +23,7 @@ MAX_DEPTH = 32
 MAX_NODES = 20_000  # after every alias is written out
 
 _TAG = "tag:yaml.org,2002:"
+_RARE_BREAKS = re.compile("[\r\x85\u2028\u2029]")
 _RESOLVERS = (  # YAML 1.2.2, section 10.3.2, without .inf and .nan, which no recipe needs
     ("null", r"~|null|Null|NULL|", "~nN"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -142,12 +143,18 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, data: str) -> ScalarNode:
+        """Quote text with rare line breaks, which PyYAML would fold away in its other styles."""
+        style = '"' if _RARE_BREAKS.search(data) else None
+        return self.represent_scalar(f"{_TAG}str", data, style=style)
+
 
 for _class in (_Loader, _Dumper):
     _class.yaml_implicit_resolvers = {}  # SafeLoader's are YAML 1.1's
     for _name, _pattern, _first in _RESOLVERS:
         _starts = [*_first, ""] if _name == "null" else list(_first)
         _class.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"(?:{_pattern})$"), _starts)
+_Dumper.add_representer(str, _Dumper.represent_text)
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_int)
 _Loader.add_constructor(f"{_TAG}float", _Loader.construct_float)
 

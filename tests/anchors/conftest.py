@@ -16,7 +16,7 @@ from modalbind.anchors import open_anchor
 from modalbind.anchors.cache import AnchorCache
 from modalbind.anchors.opened import OpenAnchor
 from modalbind.anchors.options import OpenClipOptions, PrecomputedOptions, TransformersOptions
-from modalbind.interfaces import API_VERSION, AnchorSpec
+from modalbind.interfaces import API_VERSION, AnchorSpec, Options
 from modalbind.recipe.schema import AnchorSection
 from modalbind.types import AnchorItem
 
@@ -27,7 +27,7 @@ SENTENCES = (
     "a red square on the left",
     "two small circles, far away",
 )
-OPTIONS = {
+OPTIONS: dict[str, type[Options]] = {
     "openclip": OpenClipOptions,
     "transformers": TransformersOptions,
     "precomputed": PrecomputedOptions,
@@ -109,9 +109,15 @@ def save_openclip(folder: Path, seed: int = 0, sentences: tuple[str, ...] = SENT
         max_position_embeddings=40,
         pad_token_id=1,
     ).save_pretrained(folder)
-    model_cfg = {
+    model_cfg: dict[str, Any] = {
         "embed_dim": 12,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 1,
+            "width": 16,
+            "head_width": 8,
+            "patch_size": 8,
+        },
         "text_cfg": {
             "hf_model_name": ".",
             "hf_tokenizer_name": ".",

@@ -150,9 +150,20 @@ def test_prune_by_fingerprint_and_age(tmp_path: Path) -> None:
     assert cache.prune(fingerprint="fff").files >= 1
     assert [space.fingerprint for space in cache.spaces()] == ["0" * 64]
     assert not cache.lookup(SPACE, "text", keys_of([1]))[0].any()
+    assert cache.prune(fingerprint="").files == 0
     assert cache.prune(unused_for_s=3600).files == 0
     assert cache.prune(unused_for_s=0).size_bytes > 0
     assert cache.spaces() == []
+
+
+def test_prune_removes_damage_that_nobody_met(tmp_path: Path) -> None:
+    cache = AnchorCache(tmp_path)
+    append(cache, range(10))
+    append(cache, range(10, 20))
+    flip(shards(tmp_path)[0], 300)
+    assert cache.prune().files == 1
+    assert cache.verify() == [] and len(shards(tmp_path)) == 1
+    assert AnchorCache(tmp_path).lookup(SPACE, "text", keys_of(range(20)))[0].sum() == 10
 
 
 def test_prune_removes_what_a_kill_left(tmp_path: Path) -> None:
@@ -196,7 +207,8 @@ def test_two_processes_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(3)
     writers = [
-        context.Process(target=_write_many, args=(str(tmp_path), start, ready)) for start in (0, 100)
+        context.Process(target=_write_many, args=(str(tmp_path), start, ready))
+        for start in (0, 100)
     ]
     for writer in writers:
         writer.start()

@@ -135,7 +135,9 @@ def _edit_heads(folder: Path) -> None:
         pytest.param(_edit_config("picture", "mean", [0.4, 0.5, 0.61]), id="mean"),
         pytest.param(_edit_config("picture", "interpolation", "bilinear"), id="interpolation"),
         pytest.param(_edit_config("text", "context_length", 20), id="context"),
-        pytest.param(_edit_config("text", "hf_pooler_type", "cls_last_hidden_state_pooler"), id="pooling"),
+        pytest.param(
+            _edit_config("text", "hf_pooler_type", "cls_last_hidden_state_pooler"), id="pooling"
+        ),
         pytest.param(_edit_heads, id="attention heads"),
     ],
 )
@@ -207,8 +209,20 @@ def test_a_native_text_tower_works_too(tmp_path: Path, fakes: Any) -> None:
     config = {
         "model_cfg": {
             "embed_dim": 8,
-            "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
-            "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+            "vision_cfg": {
+                "image_size": 32,
+                "layers": 1,
+                "width": 16,
+                "head_width": 8,
+                "patch_size": 16,
+            },
+            "text_cfg": {
+                "context_length": 16,
+                "vocab_size": 49408,
+                "width": 8,
+                "heads": 2,
+                "layers": 1,
+            },
         },
         "preprocess_cfg": {},
     }

@@ -13,7 +13,7 @@ from PIL import Image
 from modalbind.anchors import cache as cache_module
 from modalbind.anchors import open_anchor, opened
 from modalbind.anchors.cache import AnchorCache
-from modalbind.errors import AnchorError, AnchorMismatchError, BrokenSampleError
+from modalbind.errors import AnchorError, AnchorMismatchError, BrokenSampleError, ModalbindError
 from modalbind.types import AnchorItem
 
 
@@ -97,9 +97,6 @@ def test_equal_content_is_computed_once(
 
 def test_one_batch_is_in_memory_at_a_time(fakes: Any, folder: Path, root: Path) -> None:
     alive, most = 0, 0
-
-    class Picture:
-        """Counts itself; converted like a PIL picture by the transform."""
 
     def items() -> Iterator[AnchorItem]:
         for number in range(12):
@@ -201,7 +198,7 @@ def test_weights_that_changed_under_an_open_run_are_refused(
     warm.embed("text", texts[:3])
     shutil.rmtree(folder)
     fakes.save_openclip(folder, seed=1)
-    with pytest.raises(AnchorMismatchError, match="anchor.verify=weights"):
+    with pytest.raises(AnchorMismatchError, match=r"anchor\.verify=weights"):
         warm.embed("text", texts)
 
 
@@ -287,3 +284,10 @@ def test_a_read_only_cache_serves(
     monkeypatch.setattr("os.utime", refuse)
     monkeypatch.setattr(cache_module, "FileLock", refuse)
     assert torch.equal(fakes.open_here(spec, root).embed("text", texts), first)
+
+
+def test_a_folder_that_may_not_be_written_is_told(fakes: Any, folder: Path, root: Path) -> None:
+    root.write_text("a file where the cache should be")
+    with pytest.raises(ModalbindError, match=r"asked to store .*MODALBIND_CACHE") as caught:
+        fakes.open_here(f"openclip:local-dir:{folder}", root)
+    assert "\n" not in str(caught.value)

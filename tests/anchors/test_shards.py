@@ -29,7 +29,13 @@ def test_round_trip(tmp_path: Path, rows: int, dim: int) -> None:
 
 
 def test_keys_compare_as_bytes_zeros_included(tmp_path: Path) -> None:
-    raw = [bytes(32), bytes(31) + b"\1", b"\x80" + bytes(31), b"\x80" + bytes(30) + b"\1", b"\xff" * 32]
+    raw = [
+        bytes(32),
+        bytes(31) + b"\1",
+        b"\x80" + bytes(31),
+        b"\x80" + bytes(30) + b"\1",
+        b"\xff" * 32,
+    ]
     keys = as_keys(raw)
     assert np.sort(keys).tobytes() == b"".join(sorted(raw))
     vectors = np.arange(5, dtype=np.float32)[:, None]

@@ -78,12 +78,16 @@ def clap_folder(
     tokenizer = fakes.unigram_tokenizer()
     tokenizer.save_pretrained(folder)
     ClapFeatureExtractor(
-        sampling_rate=16_000, max_length_s=2, hop_length=500, frequency_max=8000, truncation=request.param
+        sampling_rate=16_000,
+        max_length_s=2,
+        hop_length=500,
+        frequency_max=8000,
+        truncation=request.param,
     ).save_pretrained(folder)
     text = {**TINY, "vocab_size": len(tokenizer), "max_position_embeddings": 40}
     text |= {"projection_dim": 12}
     audio = {
-        "spec_size": 64,
+        "spec_size": 128,
         "num_mel_bins": 64,
         "patch_size": 4,
         "patch_stride": [4, 4],
@@ -97,9 +101,9 @@ def clap_folder(
         "enable_fusion": request.param == "fusion",
     }
     torch.manual_seed(0)
-    ClapModel(
-        ClapConfig(text_config=text, audio_config=audio, projection_dim=12)
-    ).save_pretrained(folder)
+    ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=12)).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -283,10 +287,11 @@ def test_a_plain_encoder_must_name_its_pooling(xlmr_folder: Path, clip_folder: P
 
 
 def _write_sentence_files(folder: Path, *kinds: str, mode: str = "pooling_mode_cls_token") -> None:
+    library = "sentence_transformers.models"
     modules = [
-        {"idx": i, "name": str(i), "path": f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"}
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}", "type": f"{library}.{kind}"}
         for i, kind in enumerate(kinds)
-    ]  # fmt: skip
+    ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
     (folder / "1_Pooling").mkdir()
@@ -353,9 +358,7 @@ def _four_heads(content: Any) -> None:
         pytest.param(_edit_json("config.json", _four_heads), id="attention heads"),
     ],
 )
-def test_fingerprint_sees(
-    edit: Callable[[Path], None], clip_folder: Path, tmp_path: Path
-) -> None:
+def test_fingerprint_sees(edit: Callable[[Path], None], clip_folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(clip_folder, tmp_path / "copy"))
     assert fingerprint(copy) == fingerprint(clip_folder)
     edit(copy)

@@ -147,7 +147,7 @@ def test_thousand_resamples_of_a_thousand_queries_are_quick():
     start = time.process_time()
     bootstrap_means(values, numbers, resamples=1000, seed=0)
     bootstrap_median(values[:, 0], numbers, resamples=1000, seed=0)
-    assert time.process_time() - start < 2.0  # 0.1 s on an idle machine
+    assert time.process_time() - start < 2.0  # loose: other work may share the machine
 
 
 @pytest.mark.slow

@@ -55,12 +55,12 @@ def test_opposite_points_are_as_far_as_can_be():
 
 def test_uniform_sphere_reaches_its_closed_form():
     """On the circle, E exp(-2 |x - y|^2) = exp(-4) I0(4)."""
-    angles = torch.rand(4000, generator=torch.Generator().manual_seed(0)) * 2 * math.pi
+    angles = torch.rand(1500, generator=torch.Generator().manual_seed(0)) * 2 * math.pi
     circle = torch.stack([angles.cos(), angles.sin()], dim=1)
-    labels = torch.arange(4000)
+    labels = torch.arange(1500)
     expected = -4 + float(torch.special.i0(torch.tensor(4.0)).log())
     assert compute_gap(circle, circle, labels, labels).uniformity == pytest.approx(
-        expected, abs=0.01
+        expected, abs=0.03
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from modalbind.errors import DataError, NonFiniteError, ShapeError
 from modalbind.evaluation import METRICS, compute_retrieval, paired_difference
@@ -89,7 +90,7 @@ def test_agrees_with_a_loop(classes):
     assert found.median_rank == np.median([e["rank"] for e in expected])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_ties_count_as_the_mean_over_their_orders(data):
     m = data.draw(st.integers(1, 7))
@@ -173,9 +174,9 @@ def test_recall_and_hit_differ_with_several_relevant_targets():
     assert found.metrics["recall_at_1"].value == 0.5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 60), st.sampled_from([2, 9, 60]))
-def test_tiles_and_order_change_no_bit(seed, tile, classes):
+def test_tiles_and_order_change_nothing(seed, tile, classes):
     queries, targets, labels_q, labels_t = sample_pool(seed, classes=classes)
     targets[10:20] = targets[:10]  # ties
     try:
@@ -275,27 +276,22 @@ def test_per_query_values_serve_paired_differences():
     assert found.low > 0
 
 
-@pytest.mark.parametrize("classes", [1, 4, 100_000])
+@pytest.mark.parametrize("classes", [1, 5, 500])
 def test_memory_is_a_few_tiles(classes):
-    """4 000 × 4 000 scores are 128 MB; torch's own peak is read from its profiler."""
-    n, tile = 4000, 128
+    """No tensor grows with queries times targets: 250 000 scores here."""
+    n, tile = 500, 64
     queries, targets = torch.randn(n, 8), torch.randn(n, 8)
     labels = torch.arange(n) % classes
-    biggest = 0
+    largest = 0
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal biggest
+            nonlocal largest
             out = function(*args, **(kwargs or {}))
-            for part in torch.utils._pytree.tree_leaves(out):
-                if isinstance(part, torch.Tensor):
-                    biggest = max(biggest, part.numel())
+            parts = (part for part in tree_leaves(out) if isinstance(part, torch.Tensor))
+            largest = max([largest, *(part.numel() for part in parts)])
             return out
 
-    tracemalloc.start()
     with Watch():
-        score(queries, targets, labels[:n], labels[:n], tile=tile)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert biggest <= max(4 * tile * tile, 8 * n, 4_000_000 // 4)
-    assert peak < 64e6
+        score(queries, targets, labels, labels, tile=tile)
+    assert largest <= 2 * tile * tile

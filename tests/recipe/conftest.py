@@ -1,5 +1,5 @@
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from modalbind.builtin import modalbind_anchors, modalbind_datasets, modalbind_objectives
 from modalbind.interfaces import (
@@ -23,6 +23,14 @@ class NoseOptions(Options):
 
 class GustOptions(Options):
     strength: float = 1.0
+    seconds: float = 1.0
+    preset: str | None = None
+
+    @model_validator(mode="after")
+    def _check_preset(self):
+        if self.preset and "seconds" in self.model_fields_set:
+            raise ValueError("a preset has its own seconds")
+        return self
 
 
 @pytest.fixture(autouse=True)

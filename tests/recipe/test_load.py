@@ -55,6 +55,13 @@ def test_defaults_of_plugins_are_written_out_and_resolve_to_the_same(write, plug
     assert again == found
 
 
+def test_options_that_mind_being_given_stay_unsaid(write, plugins):
+    text = GOOD.replace("strength: 1e-1", "preset: storm")
+    found = resolve(load_recipe(write(text), plugins=plugins), plugins)
+    assert found.recipe.augment[0].options == {"preset": "storm"}
+    assert resolve(found.recipe, plugins) == found
+
+
 def test_dump_reads_back(write, plugins):
     recipe = resolve(load_recipe(write(GOOD), plugins=plugins), plugins).recipe
     assert load_recipe(write(dump_recipe(recipe), "again.yaml"), plugins=plugins) == recipe

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalbind.errors import RecipeError
@@ -106,7 +106,22 @@ def test_absent_file_and_byte_order_mark(tmp_path):
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12) | (
     st.sampled_from(
-        ["1e-4", "12:30", "yes", "null", "<<", "0x1", "010", "~", "", "=", "- a", "1_0"]
+        [
+            "1e-4",
+            "12:30",
+            "yes",
+            "null",
+            "<<",
+            "0x1",
+            "010",
+            "~",
+            "",
+            "=",
+            "- a",
+            "1_0",
+            "\x85",
+            "a\u2028b",
+        ]
     )
 )
 values = st.recursive(
@@ -120,6 +135,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values)
 def test_what_is_dumped_is_read_back(value):
     found = parse_yaml(dump_yaml(value), "here")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # DistributedDataParallel would, at four seconds a process
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing import start_processes

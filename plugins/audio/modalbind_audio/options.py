@@ -240,7 +240,7 @@ class TimmOptions(Options):
     mels: int = Field(default=128, ge=8, description="Mel filters that the features have.")
     args: dict[str, bool | int | float | str] = Field(
         default_factory=dict,
-        description="Further arguments of timm.create_model: depth, embed_dim, drop_path_rate …",
+        description="Further arguments of timm.create_model: depth, embed_dim, drop_path_rate.",
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -134,3 +135,72 @@ def sound_files(tmp_path: Path, noise: np.ndarray) -> Iterator[dict[str, Path]]:
         paths[suffix] = tmp_path / f"noise.{suffix}"
         soundfile.write(paths[suffix], noise, 16_000, format=kind, subtype=subtype)
     yield paths
+
+
+def pad(clips: list[torch.Tensor], extra: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad features at the end with zeros, as the core does; `extra` more than needed."""
+    longest = max(map(len, clips)) + extra
+    features = torch.zeros(len(clips), longest, *clips[0].shape[1:])
+    valid_mask = torch.zeros(len(clips), longest, dtype=torch.bool)
+    for row, clip in enumerate(clips):
+        features[row, : len(clip)] = clip
+        valid_mask[row, : len(clip)] = True
+    return features, valid_mask
+
+
+@torch.no_grad()
+def check_encoder(encoder: Any, clips: list[torch.Tensor], atol: float = 1e-6) -> None:
+    """A clip's vector does not depend on padding, on its batch's order or size, or on a call."""
+    encoder.eval()
+    alone = torch.cat([encoder(clip.unsqueeze(0), None) for clip in clips])
+    assert alone.shape == (len(clips), encoder.width)
+    assert torch.isfinite(alone).all()
+    features, valid_mask = pad(clips, extra=21)
+    together = encoder(features, valid_mask)
+    assert torch.equal(together, encoder(features, valid_mask))
+    torch.testing.assert_close(together, alone, atol=atol, rtol=1e-6)
+    order = torch.arange(len(clips)).flip(0)
+    torch.testing.assert_close(
+        encoder(features[order], valid_mask[order]), together[order], atol=atol, rtol=1e-6
+    )
+    # What stands in the padding is never looked at.
+    filled = torch.where(
+        valid_mask.view(*valid_mask.shape, *[1] * (features.ndim - 2)), features, 9
+    )
+    torch.testing.assert_close(encoder(filled, valid_mask), together, atol=atol, rtol=1e-6)
+
+
+def check_gradient(encoder: Any, clips: list[torch.Tensor]) -> None:
+    """Every parameter that trains gets a gradient, and some of it is not zero."""
+    encoder.train()
+    encoder(*pad(clips)).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+
+
+def check_groups(encoder: Any, outside: Set[str] = frozenset()) -> None:
+    """Layer groups hold every parameter once, except those named."""
+    members = [
+        id(parameter)
+        for group in encoder.layer_groups()
+        for module in group
+        for parameter in module.parameters()
+    ]
+    assert len(members) == len(set(members))
+    left = {name for name, value in encoder.named_parameters() if id(value) not in members}
+    assert left == outside
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """Functions and values that several test files use."""
+    return SimpleNamespace(
+        cfgs={"base": RELEASED_CFG, "small": SMALL_CFG},
+        published_state=published_state,
+        pad=pad,
+        check_encoder=check_encoder,
+        check_gradient=check_gradient,
+        check_groups=check_groups,
+    )

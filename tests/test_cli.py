@@ -1,0 +1,301 @@
+"""The command line in this process; what it calls is replaced where it would train."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+import modalbind
+from modalbind.cli import main
+from modalbind.errors import RunError
+from modalbind.recipe import catalog
+
+RECIPE = """
+name: one
+summary: Made up.
+modality: {name: audio}
+encoder: {kind: beats}
+data: {sources: [{kind: world, train: 8}]}
+"""
+
+
+class Report:
+    """As much of a report as the command line touches."""
+
+    def model_dump(self, mode):
+        return {"format": 1, "mode": mode}
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODALBIND_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MODALBIND_PLUGINS", raising=False)
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE)
+    return str(path)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Replace pipeline and report; return what the pipeline was called with."""
+    made = []
+
+    def record(name, result):
+        def call(*args, **kwargs):
+            made.append((name, args, kwargs))
+            return result
+
+        return call
+
+    run = SimpleNamespace(path=Path("runs/one"), report=Report())
+    pipeline = SimpleNamespace(
+        align=record("align", run),
+        describe=record("describe", {"train_pairs": 8, "name": "one"}),
+        sweep=record("sweep", Path("runs/sweep")),
+        evaluate=record("evaluate", Report()),
+        embed_files=record("embed_files", 3),
+        verify_anchor=record("verify_anchor", {"fingerprint": "ab"}),
+    )
+    report = SimpleNamespace(
+        render_terminal=lambda report: "the tables",
+        render_summary_terminal=lambda summary: "the summary",
+        read_summary=lambda path: Report(),
+    )
+    monkeypatch.setattr(modalbind, "pipeline", pipeline, raising=False)
+    monkeypatch.setattr(modalbind, "report", report, raising=False)
+    return made
+
+
+def run_json(capsys, *args):
+    assert main([*args, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def fails(capsys, *args, code=2):
+    """Return the one line on stderr of a command that must fail."""
+    assert main(list(args)) == code
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert captured.out == ""
+    assert line.startswith("modalbind: error: ")
+    return line
+
+
+def test_align_passes_the_recipe_and_prints_the_report(capsys, calls, recipe_file):
+    assert main(
+        ["align", "--recipe", recipe_file, "--set", "train.lr=1e-4", "--set", "train.epochs=2",
+         "--seed", "5", "--out", "here", "--force"]
+    ) == 0  # fmt: skip
+    ((name, (recipe,), options),) = calls
+    assert name == "align"
+    assert (recipe.train.lr, recipe.train.epochs, recipe.seed) == (1e-4, 2, 5)
+    assert (options["out"], options["resume"], options["force"]) == (Path("here"), False, True)
+    out = capsys.readouterr().out
+    assert "the tables" in out
+    assert "runs/one" in out
+
+
+def test_align_json_is_the_report_alone(capsys, calls, recipe_file):
+    assert run_json(capsys, "align", "--recipe", recipe_file) == {"format": 1, "mode": "json"}
+    assert calls[0][2]["console"] is None
+
+
+def test_align_with_own_data(calls, recipe_file):
+    args = ["--data", "my.csv", "--anchor", "precomputed:t.npz", "--root", "/r", "--device", "cpu"]
+    assert main(["align", "--modality", "audio", "--recipe", recipe_file, *args]) == 0
+    recipe = calls[0][1][0]
+    assert [s.options for s in recipe.data.sources] == [{"path": "my.csv"}]
+    assert (recipe.anchor.spec, recipe.data.root, recipe.device) == (
+        "precomputed:t.npz",
+        "/r",
+        "cpu",
+    )
+
+
+def test_dry_run_describes_and_trains_nothing(capsys, calls, recipe_file):
+    planned = run_json(capsys, "align", "--recipe", recipe_file, "--dry-run")
+    assert planned == {"train_pairs": 8, "name": "one"}
+    assert main(["align", "--recipe", recipe_file, "--dry-run"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == planned
+    assert {name for name, _, _ in calls} == {"describe"}
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds", "folds"),
+    [
+        (["--seeds", "0,1, 2"], (0, 1, 2), None),
+        (["--folds", "all"], (4,), "all"),
+        (["--seeds", "1", "--folds", "2,3"], (1,), ("2", "3")),
+    ],
+)
+def test_seeds_and_folds_make_a_sweep(capsys, calls, recipe_file, given, seeds, folds):
+    run_json(capsys, "align", "--recipe", recipe_file, "--seed", "4", *given)
+    ((name, _, options),) = calls
+    assert (name, options["seeds"], options["folds"]) == ("sweep", seeds, folds)
+
+
+def test_resume_alone_takes_the_recipe_of_the_run(calls, tmp_path, recipe_file, monkeypatch):
+    monkeypatch.setattr("modalbind.cli.runs._read_started", lambda out: ("recipe of", out))
+    assert main(["align", "--resume", "--out", "there"]) == 0
+    ((_, (recipe,), options),) = calls
+    assert recipe == ("recipe of", Path("there"))
+    assert options["resume"] is True
+
+
+def test_evaluate(capsys, calls):
+    run_json(capsys, "evaluate", "a", "b", "--data", "d.csv", "--controls")
+    ((_, (runs,), options),) = calls
+    assert runs == [Path("a"), Path("b")]
+    assert (options["data"], options["controls"]) == (Path("d.csv"), True)
+
+
+def test_embed_files_and_texts(capsys, calls, tmp_path):
+    found = run_json(capsys, "embed", "run", "a.wav", "--modality", "audio", "--out", "o.npz")
+    assert found == {"out": "o.npz", "modality": "audio", "rows": 3}
+    assert calls[0][1] == (Path("run"), "audio", ["a.wav"], Path("o.npz"), False)
+    (tmp_path / "t.txt").write_text("one\n\ntwo\n")
+    args = ["t.txt", "a text", "absent.txt", "--modality", "text", "--out", "o.npz", "--windows"]
+    assert main(["embed", "run", *args]) == 0
+    assert calls[1][1][2:] == (["one", "two", "a text", "absent.txt"], Path("o.npz"), True)
+
+
+def test_plugins_lists_and_reports_the_broken(capsys, tmp_path, monkeypatch):
+    folder = tmp_path / "lib" / "bad_plugin-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-plugin\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[modalbind]\nbad = bad_plugin\n")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    rows = {row["name"]: row for row in run_json(capsys, "plugins")}
+    assert rows["modalbind"]["status"] == "ok"
+    assert "openclip" in rows["modalbind"]["adds"]["anchor"]
+    assert rows["bad"]["status"] == "broken"
+    assert "pip uninstall bad-plugin" in rows["bad"]["hint"]
+    assert main(["plugins", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "bad-plugin" in out
+    assert "broken" in out
+
+
+def test_recipes_list_show_check(capsys, tmp_path, monkeypatch):
+    folder = tmp_path / "core" / "audio"
+    folder.mkdir(parents=True)
+    (folder / "one.yaml").write_text(RECIPE)
+    monkeypatch.setattr(catalog, "core_folder", lambda: folder.parent)
+    (row,) = [row for row in run_json(capsys, "recipes") if row["name"] == "audio/one"]
+    assert row["summary"] == "Made up."
+    shown = run_json(capsys, "recipes", "show", "audio/one")
+    assert shown["train"]["batch_size"] == 64
+    assert shown["data"]["sources"][0]["weight"] == 1.0
+    assert main(["recipes", "show", "one"]) == 0
+    assert capsys.readouterr().out == RECIPE
+    assert run_json(capsys, "recipes", "check", "one")["ok"] is True
+    (folder / "bad.yaml").write_text(RECIPE + "sed: 1\n")
+    assert "did you mean 'seed'" in fails(capsys, "recipes", "check", "audio/bad")
+
+
+def test_anchors_and_cache(capsys, calls, tmp_path):
+    kinds = [row["kind"] for row in run_json(capsys, "anchors")]
+    assert kinds[:3] == ["openclip", "transformers", "precomputed"]
+    assert run_json(capsys, "anchors", "verify", "run") == {"fingerprint": "ab"}
+    cache = str(tmp_path / "cache")
+    assert run_json(capsys, "cache") == {"root": cache, "spaces": []}
+    assert run_json(capsys, "cache", "verify") == {"root": cache, "damaged": []}
+    assert run_json(capsys, "cache", "prune", "--unused-days", "1")["files"] == 0
+    for command in (["anchors"], ["cache"], ["cache", "verify"], ["cache", "prune"]):
+        assert main(command) == 0
+    assert "is empty" in capsys.readouterr().out
+
+
+def test_version_names_what_matters(capsys):
+    assert main(["--version"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"modalbind {modalbind.__version__}"
+    named = {line.split()[0] for line in lines[1:]}
+    assert {"torch", "open_clip_torch", "transformers", "python"} <= named
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["align", "--help"], ["cache", "--help"]])
+def test_help(capsys, args):
+    assert main(args) == 0
+    assert "Usage: modalbind" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "found"),
+    [
+        (["algin"], "No such command 'algin'"),
+        (["align", "--modalty", "audio"], "--modality"),
+        (["align"], "neither a modality"),
+        (["align", "--modality", "sonar"], "modality 'sonar' not found; installed: "),
+        (["align", "--seed", "x"], "modalbind align --help"),
+        (["align", "--modality", "audio", "--seeds", "x"], "write --seeds 0,1,2"),
+        (["evaluate"], "Missing argument"),
+        (["embed", "run", "a.wav", "--out", "x.npz"], "--modality"),
+        (["recipes", "show", "absent"], "recipe 'absent' not found"),
+        (["plugins", "check", "absent"], "plugin 'absent' not found"),
+        (["anchors", "show", "nonsense"], "kind:source"),
+        (["align", "--recipe", "absent.yaml"], "no such file"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(capsys, args, found):
+    line = fails(capsys, *args)
+    assert found in line
+    assert line.count("; ") >= 2
+
+
+def raising(error):
+    def call(*args, **kwargs):
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "found"),
+    [
+        (RunError("run x asked for; taken; use --force"), 2, "taken; use --force"),
+        (ValueError("two\nlines"), 1, "unexpected ValueError: two lines; try again with --debug"),
+    ],
+)
+def test_errors_while_running(capsys, calls, recipe_file, error, code, found):
+    modalbind.pipeline.align = raising(error)
+    args = ["align", "--recipe", recipe_file, "--json"]
+    assert found in fails(capsys, *args, code=code)
+    assert main([*args, "--debug"]) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interrupt_is_130_and_termination_passes(capsys, calls, recipe_file):
+    modalbind.pipeline.align = raising(KeyboardInterrupt())
+    assert main(["align", "--recipe", recipe_file]) == 128 + signal.SIGINT
+    assert "interrupted" in capsys.readouterr().err
+    modalbind.pipeline.align = raising(SystemExit(143))
+    with pytest.raises(SystemExit, match="143"):
+        main(["align", "--recipe", recipe_file])
+
+
+def test_looking_never_imports_torch():
+    """One process runs them all: imports add up, so none of them may import torch."""
+    script = """
+import sys
+from modalbind.cli import main
+for args in (["--help"], ["plugins"], ["plugins", "--json"], ["recipes"], ["anchors"],
+             ["--version"], ["align", "--help"]):
+    assert main(args) == 0, args
+heavy = {"torch", "open_clip", "transformers", "timm", "peft", "accelerate", "torchaudio"}
+sys.exit(f"imported: {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
