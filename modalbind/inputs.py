@@ -268,7 +268,8 @@ def _anchor_item(data: PreparedData, modality: str, bank_key: Any) -> AnchorItem
         text, language = bank_key
         return data.datasets[0].anchor_item("text", text, language)
     source, key = bank_key
-    return data.datasets[source].anchor_item(modality, key)
+    dataset: PairedDataset = data.datasets[source]
+    return dataset.anchor_item(modality, key)
 
 
 def _embed_banks(

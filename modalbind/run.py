@@ -78,7 +78,8 @@ def publish_tower(directory: RunDirectory, tower: Tower, fingerprint: str) -> No
     data = encode_tensors(tower.merged_state_dict(), json.dumps({"anchor": fingerprint}))
     write_file(directory.tower_file, data)
     sums = {directory.tower_file.name: hashlib.sha256(data).hexdigest()}
-    options = tower.encoder.portable_options().model_dump(mode="json")
+    encoder: Any = tower.encoder
+    options = encoder.portable_options().model_dump(mode="json")
     note = {"anchor": fingerprint, "sha256": sums, "encoder": options}
     write_json(directory.tower_note, note)
 

@@ -185,7 +185,16 @@ class HfEncoder(nn.Module):
         return torch.stack(rows)
 
     def set_checkpointing(self, enabled: bool) -> None:
-        """Recompute activations in the backward pass, or keep them."""
+        """Recompute activations in the backward pass, or keep them.
+
+        Raises:
+            InputError: If transformers cannot do that for this model, e.g. CLAP.
+        """
+        if enabled and not self.model.supports_gradient_checkpointing:
+            raise InputError(
+                f"tower.checkpointing with {self.source_config.model_type}; transformers cannot "
+                "recompute its activations; leave it out"
+            )
         action = "enable" if enabled else "disable"
         # The second name is that of earlier transformers, and warns in later ones.
         for name in ("activation_checkpointing", "gradient_checkpointing"):

@@ -23,10 +23,10 @@ GROUP_GAP_S = 0.1
 
 Array = NDArray[np.float32]
 _PITCH_HZ = {"small": 1150.0, "medium": 480.0, "big": 200.0}
-_LEVEL_DB = {"near": -4.0, "mid": -13.0, "far": -22.0}
+_LEVEL_DB = {"near": -4.0, "mid": -14.0, "far": -25.0}
 _WET = {"near": 0.0, "mid": 0.4, "far": 0.75}
 _REVERB_DECAY_S = 0.08
-_FLOOR_DB = -60.0
+_FLOOR_DB = -62.0
 _TIME = np.arange(int(EVENT_S * SAMPLE_RATE_HZ), dtype=np.float32) / SAMPLE_RATE_HZ
 _TAU = np.float32(2 * np.pi)
 

@@ -100,8 +100,23 @@ def test_gradient_groups_and_targets(name, folders, kit):
     outside = {"model.masked_spec_embed"} & {name for name, _ in model.named_parameters()}
     kit.check_groups(model, outside=outside)
     assert model.lora_targets
-    model.set_checkpointing(True)
-    model.set_checkpointing(False)
+
+
+def test_checkpointing_changes_no_gradient(folders):
+    features = torch.stack(clips(8000, 8000))
+    gradients = []
+    for enabled in (False, True):
+        model = encoder(folders["ast"]).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        model.set_checkpointing(enabled)
+        model(features, None).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+    with pytest.raises(InputError, match="clap"):
+        encoder(folders["clap"]).set_checkpointing(True)
 
 
 @pytest.mark.parametrize("name", ["ast", "whisper", "clap"])
