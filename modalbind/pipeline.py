@@ -43,7 +43,7 @@ from modalbind.recipe import Recipe, Resolved, resolve
 from modalbind.recipe.schema import Choice
 from modalbind.report import RunReport, summarise, write_report, write_summary
 from modalbind.reporting import Measured, build_report
-from modalbind.run import Run, load, load_tower, publish_tower
+from modalbind.run import Run, describe_encoder, load, load_tower, publish_tower
 from modalbind.rundir import RunDirectory, default_run_path, latest_run_path, point_latest
 from modalbind.selection import Selection
 from modalbind.training import Aligner
@@ -375,6 +375,7 @@ def _train(
     """Train until the recipe says stop, publish the tower, and return it as published."""
     if not directory.tower_note.exists():
         tower = _build_tower(resolved, inputs)
+        describe_encoder(tower)  # what could not be loaded again is refused before it is trained
         batches = _build_batches(resolved, inputs)
         aligner = Aligner(
             tower,

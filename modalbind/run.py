@@ -78,10 +78,19 @@ def publish_tower(directory: RunDirectory, tower: Tower, fingerprint: str) -> No
     data = encode_tensors(tower.merged_state_dict(), json.dumps({"anchor": fingerprint}))
     write_file(directory.tower_file, data)
     sums = {directory.tower_file.name: hashlib.sha256(data).hexdigest()}
-    encoder: Any = tower.encoder
-    options = encoder.portable_options().model_dump(mode="json")
-    note = {"anchor": fingerprint, "sha256": sums, "encoder": options}
+    note = {"anchor": fingerprint, "sha256": sums, "encoder": describe_encoder(tower)}
     write_json(directory.tower_note, note)
+
+
+def describe_encoder(tower: Tower) -> dict[str, Any]:
+    """Return the options that build the tower's encoder without its published weights.
+
+    Raises:
+        InputError: If its options cannot say what it is; ask before training.
+    """
+    encoder: Any = tower.encoder
+    options: dict[str, Any] = encoder.portable_options().model_dump(mode="json")
+    return options
 
 
 def load_tower(directory: RunDirectory, resolved: Resolved, dim: int) -> Tower:

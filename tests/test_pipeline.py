@@ -135,13 +135,16 @@ def test_selection_survives_a_stop(
             pipeline.align(recipe, out=tmp_path / "cut")
     cut = pipeline.align(recipe, out=tmp_path / "cut", resume=True)
     assert read_tower(cut.path) == read_tower(whole.path)
-    assert RunDirectory(cut.path).read_metrics("score") == RunDirectory(
-        whole.path
-    ).read_metrics("score")
+    assert RunDirectory(cut.path).read_metrics("score") == RunDirectory(whole.path).read_metrics(
+        "score"
+    )
 
 
 def test_a_damaged_checkpoint_is_passed_over(
-    toy_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    toy_world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     recipe = toy.build_recipe(toy_world, train={"checkpoint_every": 4, "keep_checkpoints": 3})
     whole = pipeline.align(recipe, out=tmp_path / "whole")

@@ -139,7 +139,9 @@ class Aligner:
         loss, chance = self._compute_loss(embeddings, sides, scale)
         self.accelerator.backward(loss)
         assert embeddings.grad is not None
-        for part, state, gradient in zip(parts, states, torch.split(embeddings.grad, size), strict=True):
+        for part, state, gradient in zip(
+            parts, states, torch.split(embeddings.grad, size), strict=True
+        ):
             _restore_random_state(state)
             with self.accelerator.autocast():
                 piece = self.tower(*part)

@@ -108,9 +108,7 @@ class ToyModality:
     def windows(self, sample: list[list[float]]) -> list[tuple[float, float, Any]]:
         size = self.options.window
         starts = range(0, len(sample), size)
-        return [
-            (float(i), float(min(i + size, len(sample))), sample[i : i + size]) for i in starts
-        ]
+        return [(float(i), float(min(i + size, len(sample))), sample[i : i + size]) for i in starts]
 
     def content_hash(self, path: Any, key: str) -> bytes:
         try:

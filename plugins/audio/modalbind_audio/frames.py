@@ -176,6 +176,7 @@ class FrameEncoder(nn.Module):
             inputs: Width of the frames.
         """
         super().__init__()
+        self.options = options
         self.inputs = inputs
         self.input_norm = nn.LayerNorm(inputs)
         self.project = nn.Linear(inputs, options.width)
@@ -214,6 +215,10 @@ class FrameEncoder(nn.Module):
         x = self.norm(x).masked_fill(~valid_mask.unsqueeze(-1), 0.0)
         pooled: Tensor = self.pooling(x, valid_mask)
         return pooled
+
+    def portable_options(self) -> FramesOptions:
+        """Options that build the same architecture, the width of the frames written out."""
+        return self.options.model_copy(update={"inputs": self.inputs})
 
     def layer_groups(self) -> list[list[nn.Module]]:
         """Modules by depth, the input first."""

@@ -80,6 +80,10 @@ class TimmEncoder(nn.Module):
         columns: Tensor = torch.arange(self.cols, device=valid_mask.device) < count
         return columns.repeat_interleave(int(self.rows), dim=1)
 
+    def portable_options(self) -> TimmOptions:
+        """Options that build the same architecture with nothing to fetch."""
+        return self.options.model_copy(update={"pretrained": False, "weights": None})
+
     def layer_groups(self) -> list[list[nn.Module]]:
         """Modules by depth, the input first."""
         return split_by_depth(self.model)

@@ -15,12 +15,11 @@ from modalbind_audio.beats import (
     RelativePositions,
     build,
     drop_tokens,
-    from_published,
-    load_beats,
     reference_frame_mask,
     reference_token_mask,
     relative_buckets,
 )
+from modalbind_audio.beats_checkpoint import from_published, load_beats
 from modalbind_audio.features import compute_fbank
 from modalbind_audio.modality import build as build_modality
 from modalbind_audio.options import AudioOptions, BeatsOptions
