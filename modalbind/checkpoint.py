@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def read_json(path: Path) -> Any:
 
 def encode_tensors(tensors: Mapping[str, Tensor], note: str = "") -> bytes:
     """Return safetensors bytes that depend on the tensors and the note alone."""
-    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    # Copies, because the format refuses tensors that share storage, such as tied weights.
+    plain = {n: tensors[n].detach().cpu().contiguous().clone() for n in sorted(tensors)}
     # One key of metadata: the format does not fix the order of several.
     data: bytes = safetensors.torch.save(plain, {"modalbind": note} if note else None)
     return data
@@ -82,8 +84,7 @@ def publish_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             write_file(staged / name, data)
         write_json(staged / CHECKSUMS, sums)
-        if folder.exists():
-            shutil.rmtree(folder)
+        _remove_folder(folder)
         staged.rename(folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -128,15 +129,22 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Publish a checkpoint, then remove those that are too old."""
+        """Publish a checkpoint, then remove what is too old, half written or overtaken.
+
+        A later step than this one is overtaken: it was damaged, or the run went on from before it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(state, sort_keys=True, allow_nan=False)
         publish_folder(
             self.folder / f"{STEP_PREFIX}{step}",
             {"tensors.safetensors": encode_tensors(tensors), "state.json": text.encode()},
         )
-        for old in self.list_steps()[: -self.keep]:
-            shutil.rmtree(self.folder / f"{STEP_PREFIX}{old}")
+        steps = self.list_steps()
+        kept = [other for other in steps if other <= step][-self.keep :]
+        for old in set(steps) - set(kept):
+            _remove_folder(self.folder / f"{STEP_PREFIX}{old}")
+        for left in self.folder.glob(f".{STEP_PREFIX}*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def list_steps(self) -> list[int]:
         """Return the steps that have a checkpoint, ascending."""
@@ -161,19 +169,28 @@ class Checkpoints:
         return None
 
 
-def truncate_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Keep the JSON lines of a file that satisfy `keep`; half-written ones go."""
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON lines of a file, if there is one; a half-written line is passed over."""
     if not path.exists():
         return
-    kept: list[str] = []
     for line in path.read_text("utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if keep(record):
-            kept.append(line)
-    write_file(path, "".join(f"{line}\n" for line in kept).encode())
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
+def truncate_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Keep the JSON lines of a file that satisfy `keep`; half-written ones go."""
+    if path.exists():
+        kept = [json.dumps(record) for record in read_lines(path) if keep(record)]
+        write_file(path, "".join(f"{line}\n" for line in kept).encode())
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder if it is there; a crash leaves the whole of it or none of it in view."""
+    hidden = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
+    with suppress(FileNotFoundError):
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
 
 
 def _sync_folder(folder: Path) -> None:

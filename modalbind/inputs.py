@@ -23,6 +23,7 @@ from modalbind.data.links import Link, read_links
 from modalbind.data.loader import AnchorBank
 from modalbind.data.prepare import PreparedData, prepare_data
 from modalbind.data.samples import Sample, list_anchors
+from modalbind.data.store import SampleStore
 from modalbind.errors import AnchorError, ManifestError
 from modalbind.evaluation.pools import Pool, TestPlan, build_pool, plan_test
 from modalbind.evaluation.protocol import ClassSet
@@ -67,8 +68,7 @@ class RunInputs:
 
     def load_all(self, samples: Sequence[Sample]) -> Iterable[Any]:
         """Read samples one after the other."""
-        for sample in samples:
-            yield self.data.datasets[sample.source].load_sample(sample.key, self.modality)
+        return map(self.data.store.load, samples)
 
 
 def build_modality(resolved: Resolved) -> Modality:
@@ -117,7 +117,8 @@ def open_inputs(
     datasets, weights = build_datasets(resolved)
     anchor = open_anchor(recipe.anchor, resolved.anchor, cache, device, resolved.anchor_options)
     sides = _check_sides(recipe.anchor.sides, anchor)
-    data = prepare_data(datasets, weights, modality, recipe.data, sides, tests_all=tests_all)
+    store = SampleStore(datasets, modality, recipe.data.memory_mib)
+    data = prepare_data(store, weights, recipe.data, sides, tests_all=tests_all)
     links = [
         link
         for name in recipe.evaluation.links
@@ -266,9 +267,9 @@ def _collect_items(
 def _anchor_item(data: PreparedData, modality: str, bank_key: Any) -> AnchorItem:
     if modality == "text":
         text, language = bank_key
-        return data.datasets[0].anchor_item("text", text, language)
+        return data.store.datasets[0].anchor_item("text", text, language)
     source, key = bank_key
-    dataset: PairedDataset = data.datasets[source]
+    dataset: PairedDataset = data.store.datasets[source]
     return dataset.anchor_item(modality, key)
 
 

@@ -7,7 +7,7 @@ objective, run directory, evaluation, report.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from modalbind.anchors.cache import AnchorCache
 from modalbind.cost import CostMeter
 from modalbind.data.loader import Augmentations, FeatureSet, TrainingBatches
-from modalbind.data.samples import Sample
+from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.splits import list_folds
 from modalbind.encoders import Tower, build_tower
 from modalbind.errors import (
@@ -33,7 +33,7 @@ from modalbind.errors import (
     RunError,
 )
 from modalbind.evaluation.embed import embed_samples
-from modalbind.evaluation.pools import Pool
+from modalbind.evaluation.pools import UNIMODAL_LANGUAGE, Pool
 from modalbind.evaluation.protocol import Control, Protocol
 from modalbind.export import check_output, write_embeddings
 from modalbind.inputs import RunInputs, build_datasets, open_inputs
@@ -81,15 +81,17 @@ def align(
     accelerator = _build_accelerator(recipe, directory)
     with directory.lock(), meter:
         goes_on = directory.start(recipe, resume=resume, force=force)
-        point_latest(directory.path)
         if goes_on and directory.report_file.exists():
+            point_latest(directory.path)
             progress.say(f"{directory.path} is finished already")
             return Run(directory.path)
         with directory.discarded_if_refused(is_new=not goes_on):
             inputs = open_inputs(resolved, AnchorCache(), str(accelerator.device), progress.count)
-            _record_identity(directory, inputs)
+            _record_identity(directory, inputs, recipe.anchor.sides)
+        point_latest(directory.path)
         tower = _train(resolved, inputs, directory, accelerator, progress, meter)
-        measured = _measure(resolved, inputs, tower, accelerator.device)
+        rules = _build_protocol(directory, recipe)
+        measured = _measure(resolved, inputs, tower, accelerator.device, rules)
         device = str(accelerator.device)
         report = build_report(recipe, inputs, directory, measured, meter, device)
         write_report(report, directory.path)
@@ -134,11 +136,13 @@ def evaluate(
         )
         _check_bound(directory, inputs)
         tower = load_tower(directory, resolved, inputs.anchor.dim).to(accelerator.device)
-        measured = _measure(resolved, inputs, tower, accelerator.device)
+        rules = _build_protocol(directory, recipe)
+        measured = _measure(resolved, inputs, tower, accelerator.device, rules)
         if controls:
             shuffled = _train_shuffled(directory, console)
             other = load_tower(shuffled.directory, resolved, inputs.anchor.dim)
-            _add_controls(measured, resolved, inputs, other.to(accelerator.device), accelerator)
+            other = other.to(accelerator.device)
+            _add_controls(measured, resolved, inputs, other, rules)
         device = str(accelerator.device)
         report = build_report(recipe, inputs, directory, measured, meter, device)
     if data is None:
@@ -302,7 +306,7 @@ def _check_device(name: str) -> None:
         torch.cuda.set_device(number)
 
 
-def _record_identity(directory: RunDirectory, inputs: RunInputs) -> None:
+def _record_identity(directory: RunDirectory, inputs: RunInputs, sides: Collection[str]) -> None:
     if directory.run_file.exists():
         _check_bound(directory, inputs)
     anchor = inputs.anchor
@@ -314,10 +318,21 @@ def _record_identity(directory: RunDirectory, inputs: RunInputs) -> None:
                 "fingerprint": anchor.fingerprint,
                 "dim": anchor.dim,
                 "modalities": list(anchor.modalities),
-            }
+            },
+            "paired": sorted(_list_paired(inputs.data.train, sides)),
         }
     )
     directory.write_broken(inputs.data.broken)
+
+
+def _list_paired(samples: Sequence[Sample], sides: Collection[str]) -> set[tuple[str, str]]:
+    """Return `(modality, language)` of everything that training pairs the samples with."""
+    return {
+        (side, key[1] if side == "text" else UNIMODAL_LANGUAGE)
+        for side in sides
+        for sample in samples
+        for key, _ in list_anchors(sample, side)
+    }
 
 
 def _check_bound(directory: RunDirectory, inputs: RunInputs) -> None:
@@ -343,8 +358,7 @@ def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
         stages[spec.stage].append(build(spec, options, inputs.modality))
     features = FeatureSet(
         inputs.data.train,
-        inputs.data.datasets,
-        inputs.modality,
+        inputs.data.store,
         Augmentations(**{name: tuple(found) for name, found in stages.items()}),
         seed=recipe.seed,
         memory_mib=recipe.data.memory_mib,
@@ -449,11 +463,14 @@ def _sigterm_noted() -> Iterator[Callable[[], bool]]:
 
 
 def _measure(
-    resolved: Resolved, inputs: RunInputs, tower: nn.Module, device: torch.device
+    resolved: Resolved,
+    inputs: RunInputs,
+    tower: nn.Module,
+    device: torch.device,
+    rules: Protocol,
 ) -> Measured:
     """Score every direction, language and class list on the test split."""
     recipe = resolved.recipe
-    rules = _build_protocol(resolved, inputs)
     samples = _sample_pool(resolved, inputs, _embed_test(resolved, inputs, tower, device))
     pools = inputs.embed_pools(inputs.test)
     measured = Measured()
@@ -465,17 +482,11 @@ def _measure(
     return measured
 
 
-def _build_protocol(resolved: Resolved, inputs: RunInputs) -> Protocol:
-    recipe = resolved.recipe
-    paired = {
-        (side, caption.language if side == "text" else "")
-        for side in recipe.anchor.sides
-        for sample in inputs.data.train
-        for caption in (sample.captions if side == "text" else sample.captions[:1])
-        if side == "text" or sample.images
-    }
+def _build_protocol(directory: RunDirectory, recipe: Recipe) -> Protocol:
+    """Return the rules of the run's tests; what was paired is what the run wrote down."""
+    paired = frozenset((side, language) for side, language in directory.read_identity()["paired"])
     split = recipe.data.test_split if recipe.data.test_fold is None else "test"
-    return Protocol(recipe.evaluation, split, recipe.seed, frozenset(paired))
+    return Protocol(recipe.evaluation, split, recipe.seed, paired)
 
 
 def _embed_test(
@@ -518,14 +529,14 @@ def _add_controls(
     measured: Measured,
     resolved: Resolved,
     inputs: RunInputs,
-    shuffled: nn.Module,
-    accelerator: Accelerator,
+    shuffled: Tower,
+    rules: Protocol,
 ) -> None:
-    rules = _build_protocol(resolved, inputs)
+    device = next(shuffled.parameters()).device
     pools = inputs.embed_pools(inputs.test)
     trivial, used = predict_trivial(inputs, resolved.recipe)
     embedded: dict[Control, Tensor] = {
-        "shuffled": _embed_test(resolved, inputs, shuffled, accelerator.device),
+        "shuffled": _embed_test(resolved, inputs, shuffled, device),
         "trivial": trivial,
     }
     for control, embeddings in embedded.items():

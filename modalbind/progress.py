@@ -55,10 +55,8 @@ class Progress:
             nonlocal samples
             samples += result.samples
             elapsed = bar.tasks[0].elapsed or 1e-9
-            line = (
-                f"loss {result.loss:.3f} (chance {result.chance_loss:.3f}), "
-                f"{samples / elapsed:.0f} samples/s"
-            )
+            chance = "" if result.chance_loss is None else f" (chance {result.chance_loss:.3f})"
+            line = f"loss {result.loss:.3f}{chance}, {samples / elapsed:.0f} samples/s"
             bar.update(task, completed=result.step, line=line)
 
         with bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import shlex
 import subprocess
@@ -163,10 +164,10 @@ def _gap(row: protocol.GapRow) -> GapRow:
 
 def _loss_curve(directory: RunDirectory) -> tuple[LossPoint, ...]:
     steps = directory.read_metrics("step")
-    stride = max(1, len(steps) // LOSS_POINTS)
+    stride = max(1, math.ceil(len(steps) / LOSS_POINTS))
     return tuple(
         LossPoint(step=s["step"], loss=s["loss"], chance_loss=s["chance_loss"])
-        for s in steps[::stride]
+        for s in (*steps[:-1:stride], *steps[-1:])
     )
 
 

@@ -204,6 +204,8 @@ class AlignedSpace:
             BrokenSampleError: If a file cannot be read.
         """
         self._check(modality)
+        if not inputs:
+            return torch.zeros(0, self.anchor.dim)
         if modality in self._bound:
             bound = self._bound[modality]
             samples = (_load(bound.modality, item) for item in inputs)

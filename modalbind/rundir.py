@@ -22,7 +22,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from modalbind.checkpoint import Checkpoints, read_json, truncate_lines, write_file, write_json
+from modalbind.checkpoint import (
+    Checkpoints,
+    read_json,
+    read_lines,
+    truncate_lines,
+    write_file,
+    write_json,
+)
 from modalbind.errors import InputError, RunError
 from modalbind.recipe import Recipe, dump_recipe, load_recipe
 from modalbind.types import StepResult
@@ -82,6 +89,7 @@ class RunDirectory:
         Raises:
             RunError: If the folder is taken, or was made by another recipe.
         """
+        self._remove_leftovers()
         if self.recipe_file.exists():
             if resume:
                 self._check_same_recipe(recipe)
@@ -145,10 +153,7 @@ class RunDirectory:
 
     def read_metrics(self, kind: str) -> list[dict[str, Any]]:
         """Return the logged records of a kind, `step` or `score`."""
-        if not self.metrics_file.exists():
-            return []
-        lines = self.metrics_file.read_text("utf-8").splitlines()
-        return [record for record in map(json.loads, lines) if record["kind"] == kind]
+        return [record for record in read_lines(self.metrics_file) if record["kind"] == kind]
 
     def write_identity(self, identity: Mapping[str, Any]) -> None:
         """Write run.json."""
@@ -184,7 +189,12 @@ class RunDirectory:
 
         for name in ("checkpoints", "controls"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for file in (
+        for file in self._own_files():
+            file.unlink(missing_ok=True)
+
+    def _own_files(self) -> tuple[Path, ...]:
+        """Return all files of a run, the recipe last: as long as it is there, so is the run."""
+        return (
             self.report_file,
             self.path / "report.html",
             self.tower_note,
@@ -193,8 +203,13 @@ class RunDirectory:
             self.broken_file,
             self.run_file,
             self.recipe_file,
-        ):
-            file.unlink(missing_ok=True)
+        )
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process had staged; nothing else is ever named so."""
+        for file in self._own_files():
+            for left in self.path.glob(f".{file.name}.*.tmp"):
+                left.unlink(missing_ok=True)
 
 
 def default_run_path(recipe: Recipe) -> Path:

@@ -105,7 +105,8 @@ class StepResult:
         step: 1 for the first optimizer update.
         epoch: From 0.
         loss: In nats.
-        chance_loss: Loss of embeddings that know nothing, `ln` of the mean candidate count.
+        chance_loss: Loss of embeddings that know nothing, such as `ln` of the candidate count;
+            None if the objective cannot tell.
         lr: Learning rate of the head.
         scale: 1 / temperature.
         grad_norm: Before clipping.
@@ -115,7 +116,7 @@ class StepResult:
     step: int
     epoch: int
     loss: float
-    chance_loss: float
+    chance_loss: float | None
     lr: float
     scale: float
     grad_norm: float

@@ -25,8 +25,11 @@ def join_inside(root: Path, key: str) -> Path:
         ManifestError: If it would lie outside.
     """
     path = root / key
-    resolved_root = root.resolve()
-    if Path(key).is_absolute() or not path.resolve().is_relative_to(resolved_root):
+    try:
+        is_inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links; a name no file can have
+        is_inside = False
+    if Path(key).is_absolute() or not is_inside:
         raise ManifestError(
             f"path '{key}' asked for; it lies outside the data root {root}; "
             "use paths relative to the root, or name a higher folder with --root"

@@ -15,7 +15,7 @@ from typing import Any
 
 from modalbind.data.files import text_item
 from modalbind.data.options import WorldOptions
-from modalbind.errors import InputError
+from modalbind.errors import AnchorError, InputError
 from modalbind.interfaces import Modality, ModalitySpec
 from modalbind.types import AnchorItem, Pair
 from modalbind.world import LANGUAGES, VERSION, build_scenes, caption, scene_from_key, scene_key
@@ -79,6 +79,11 @@ class WorldDataset:
         """Return a caption, or the picture of the scene with that key."""
         if modality == "text":
             return text_item(key, language)
+        if modality != "image":
+            raise AnchorError(
+                f"anchor side '{modality}' asked of the generated world; it pairs samples with "
+                "text and image; set anchor.sides to those"
+            )
         picture = partial(render, scene_from_key(key), NUISANCE_SEED)
         # The pixels themselves, so that a change of the renderer never meets an old embedding.
         return AnchorItem(key, hashlib.sha256(picture().tobytes()).digest(), picture)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from modalbind.data.collate import build_side, pad_features
 from modalbind.data.samples import Sample, list_anchors
-from modalbind.interfaces import Modality, PairedDataset
+from modalbind.data.store import SampleStore
 from modalbind.types import PairBatch
 
 Augmentation = Callable[[Any, torch.Generator], Any]
@@ -63,57 +63,54 @@ def seeded_generator(*parts: object) -> torch.Generator:
 
 
 class FeatureSet(Dataset[Tensor]):
-    """Features of samples, augmented by (seed, epoch, sample); decoded samples are kept.
+    """Features of samples, augmented by (seed, epoch, sample).
 
-    Indexed by `(epoch, index)`; epoch -1 is evaluation: nothing random.
+    Indexed by `(epoch, index)`. Where no augmentation touches the sample itself, its plain
+    features are computed once and kept, up to the memory budget.
     """
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        datasets: Sequence[PairedDataset],
-        modality: Modality,
+        store: SampleStore,
         augmentations: Augmentations | None = None,
         seed: int = 0,
         memory_mib: int = 0,
     ) -> None:
         """Keep what is needed to read; reads nothing."""
         self.samples = samples
-        self.datasets = datasets
-        self.modality = modality
+        self.store = store
         self.augmentations = augmentations or Augmentations()
         self.seed = seed
         self._budget = memory_mib * 2**20
-        self._kept: dict[int, Any] = {}
+        self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         """Return the number of samples."""
         return len(self.samples)
 
-    def load(self, index: int) -> Any:
-        """Return the decoded sample, from memory if it is there."""
-        if index in self._kept:
-            return self._kept[index]
-        sample = self.samples[index]
-        loaded = self.datasets[sample.source].load_sample(sample.key, self.modality)
-        size = _count_bytes(loaded)
-        if size <= self._budget:
-            self._budget -= size
-            self._kept[index] = loaded
-        return loaded
-
     def __getitem__(self, place: tuple[int, int]) -> Tensor:
         """Return the features of sample `index` in `epoch`."""
         epoch, index = place
-        loaded = self.load(index)
-        if epoch < 0:
-            return self.modality.features(loaded)
         generator = seeded_generator(self.seed, "augment", epoch, self.samples[index].key)
-        for augment in self.augmentations.sample:
-            loaded = augment(loaded, generator)
-        features = self.modality.features(loaded)
+        if self.augmentations.sample:
+            loaded = self.store.load(self.samples[index])
+            for augment in self.augmentations.sample:
+                loaded = augment(loaded, generator)
+            features = self.store.modality.features(loaded)
+        else:
+            features = self._plain_features(index)
         for augment in self.augmentations.features:
             features = augment(features, generator)
+        return features
+
+    def _plain_features(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
+        features = self.store.modality.features(self.store.load(self.samples[index]))
+        if features.nbytes <= self._budget:
+            self._budget -= features.nbytes
+            self._kept[index] = features
         return features
 
 
@@ -182,7 +179,7 @@ class TrainingBatches:
         self, epoch: int, position: int, indices: list[int], features: list[Tensor]
     ) -> PairBatch:
         samples = [self.features.samples[index] for index in indices]
-        padded, valid_mask = pad_features(features, self.features.modality.is_padded)
+        padded, valid_mask = pad_features(features, self.features.store.modality.is_padded)
         sides = tuple(
             self._build_side(modality, weight, epoch, samples)
             for modality, weight in self.side_weights.items()
@@ -227,13 +224,3 @@ class _PlannedBatches:
             if epoch != current:
                 current, order = epoch, self.batches.order(epoch)
             yield [(epoch, index) for index in self.batches.slice_order(order, position)]
-
-
-def _count_bytes(sample: Any) -> int:
-    """Return the size of the arrays in a sample; what has none counts as large."""
-    values = vars(sample).values() if hasattr(sample, "__dict__") else None
-    if values is None:
-        slots = getattr(sample, "__slots__", ())
-        values = [getattr(sample, name) for name in slots] or [sample]
-    sizes = [value.nbytes for value in values if hasattr(value, "nbytes")]
-    return sum(sizes) if sizes else 2**62

@@ -96,7 +96,8 @@ def _check_columns(row: dict[str, str], modality: str, path: Path) -> None:
 
 
 def _build_pair(row: dict[str, str], modality: str, place: str) -> Pair:
-    sample, text, image = row[modality], row.get("text") or None, row.get("image") or None
+    sample, text = row.get(modality), row.get("text") or None
+    image = None if modality == "image" else row.get("image") or None
     if not sample:
         raise ManifestError(f"{place}: column '{modality}' is empty; name a sample")
     if text is None and image is None:
@@ -105,7 +106,7 @@ def _build_pair(row: dict[str, str], modality: str, place: str) -> Pair:
         sample=sample,
         text=text,
         language=row.get("language") or "en",
-        image=None if modality == "image" else image,
+        image=image,
         split=row.get("split", ""),
         fold=row.get("fold", ""),
         group=row.get("group") or sample,
@@ -135,7 +136,7 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, str]]:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is not an object")
-            yield {str(key): _to_text(value) for key, value in row.items()}
+            yield _to_row(row)
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, str]]:
@@ -143,8 +144,11 @@ def _read_parquet(path: Path) -> Iterator[dict[str, str]]:
 
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
         for row in batch.to_pylist():
-            yield {str(key): _to_text(value) for key, value in row.items()}
+            yield _to_row(row)
 
 
-def _to_text(value: Any) -> str:
-    return "" if value is None else str(value)
+def _to_row(row: dict[str, Any]) -> dict[str, str]:
+    for name in KNOWN_COLUMNS:
+        if isinstance(row.get(name), list | dict):
+            raise ValueError(f"column '{name}' holds {row[name]!r}, not one value a row")
+    return {str(key): "" if value is None else str(value) for key, value in row.items()}

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from modalbind.data.samples import Sample, check_samples, group_pairs, list_anchors, load_from
+from modalbind.data.samples import CheckedSamples, Sample, check_samples, group_pairs, list_anchors
 from modalbind.data.splits import split_pairs, take_test_pairs
-from modalbind.errors import BrokenSampleError, DataError
-from modalbind.interfaces import Modality, PairedDataset
+from modalbind.data.store import SampleStore
+from modalbind.errors import DataError
 from modalbind.recipe.schema import DataSection
 
 SHUFFLE_SEED = 1
@@ -25,17 +25,17 @@ class PreparedData:
     """All samples of a run by use.
 
     Attributes:
-        datasets: Where samples are read from; `Sample.source` is an index into it.
+        store: Reads samples; `Sample.source` is an index into its data sets.
         weights: Of each data set in an epoch.
         train: Samples to train on, with texts in the training languages alone.
         val: Samples to select on; may be empty.
         test: Samples to report on.
         broken: `(key, reason, detail)` of samples that cannot be read.
         skipped: How many rows or samples were left out, by reason.
-        overlap: Test samples whose content is also a training sample's.
+        overlap: Test samples whose content is also a training sample's; 0 if not checked.
     """
 
-    datasets: tuple[PairedDataset, ...]
+    store: SampleStore
     weights: tuple[float, ...]
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
@@ -47,18 +47,17 @@ class PreparedData:
     @property
     def name(self) -> str:
         """Names of the data sets."""
-        return " + ".join(dataset.name for dataset in self.datasets)
+        return " + ".join(dataset.name for dataset in self.store.datasets)
 
     @property
     def licence(self) -> str:
         """Licences of the data sets, each once."""
-        return "; ".join(dict.fromkeys(d.licence for d in self.datasets if d.licence))
+        return "; ".join(dict.fromkeys(d.licence for d in self.store.datasets if d.licence))
 
 
 def prepare_data(
-    datasets: Sequence[PairedDataset],
+    store: SampleStore,
     weights: Sequence[float],
-    modality: Modality,
     section: DataSection,
     sides: Collection[str],
     *,
@@ -67,9 +66,8 @@ def prepare_data(
     """Split every data set, shuffle if this is a control, and try every sample.
 
     Args:
-        datasets: Where pairs come from.
+        store: Data sets, and what reads their samples.
         weights: Of each data set in an epoch.
-        modality: Reads the samples.
         section: How to split, filter and check.
         sides: Anchor modalities that training samples must be paired with, one at least.
         tests_all: Nothing is trained; the test split, or all rows if none is named, is tested.
@@ -81,7 +79,7 @@ def prepare_data(
     parts: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
     skipped: Counter[str] = Counter()
     divide = take_test_pairs if tests_all else split_pairs
-    splits_by_source = divide([dataset.pairs() for dataset in datasets], section)
+    splits_by_source = divide([dataset.pairs() for dataset in store.datasets], section)
     for source, splits in enumerate(splits_by_source):
         skipped.update(splits.dropped)
         for name, part in parts.items():
@@ -89,10 +87,9 @@ def prepare_data(
     if not parts["test"]:
         raise DataError("test samples asked for; there are none; check data.test_split")
     everything = [sample for part in parts.values() for sample in part]
-    load = load_from(datasets, modality)
-    if section.check == "exists":
-        load = _hash_from(datasets, modality)
-    checked = check_samples(everything, load, section.max_broken_fraction)
+    checked = CheckedSamples(tuple(everything), ())
+    if section.check == "decode":
+        checked = check_samples(everything, store.load, section.max_broken_fraction)
     skipped.update(checked.count_reasons())
     kept = {(sample.source, sample.key) for sample in checked.kept}
     left = {
@@ -104,14 +101,14 @@ def prepare_data(
     _check_not_empty(left, skipped, 0 if tests_all else 2)
     train = _shuffle_anchors(left["train"]) if section.shuffle_pairs else left["train"]
     return PreparedData(
-        tuple(datasets),
+        store,
         tuple(weights),
         train,
         left["val"],
         left["test"],
         checked.broken,
         dict(+skipped),
-        _count_overlap(left["train"], left["test"], datasets, modality),
+        _count_overlap(left["train"], left["test"], store) if section.check == "decode" else 0,
     )
 
 
@@ -124,13 +121,6 @@ def _check_not_empty(
                 f"at least {least} {name} samples asked for; {len(parts[name])} are left "
                 f"(skipped: {dict(skipped)}); check the data and its splits"
             )
-
-
-def _hash_from(datasets: Sequence[PairedDataset], modality: Modality) -> Callable[[Sample], object]:
-    def touch(sample: Sample) -> object:
-        return datasets[sample.source].sample_hash(sample.key, modality)
-
-    return touch
 
 
 def _shuffle_anchors(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
@@ -146,17 +136,6 @@ def _shuffle_anchors(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
     )
 
 
-def _count_overlap(
-    train: Sequence[Sample],
-    test: Sequence[Sample],
-    datasets: Sequence[PairedDataset],
-    modality: Modality,
-) -> int:
-    def digest(sample: Sample) -> bytes:
-        try:
-            return datasets[sample.source].sample_hash(sample.key, modality)
-        except BrokenSampleError:
-            return sample.key.encode()
-
-    seen = {digest(sample) for sample in train}
-    return sum(digest(sample) in seen for sample in test)
+def _count_overlap(train: Sequence[Sample], test: Sequence[Sample], store: SampleStore) -> int:
+    seen = {store.hash_content(sample) for sample in train}
+    return sum(store.hash_content(sample) in seen for sample in test)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modalbind.errors import BrokenSampleError, DataError
-from modalbind.interfaces import Modality, PairedDataset
 from modalbind.types import Pair
 
 logger = logging.getLogger(__name__)
@@ -153,12 +152,3 @@ def check_samples(
             )
         logger.warning("%s; they are left out", message)
     return checked
-
-
-def load_from(datasets: Sequence[PairedDataset], modality: Modality) -> Callable[[Sample], object]:
-    """Return a function that reads a sample from the data set that it belongs to."""
-
-    def load(sample: Sample) -> object:
-        return datasets[sample.source].load_sample(sample.key, modality)
-
-    return load

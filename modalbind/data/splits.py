@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -115,7 +116,8 @@ def _choose_division(
         return partial(_divide_by_fold, section=section)
     named = {column_value(pair, section.split_column) for pair in pairs} - {""}
     if named:
-        _check_value("split", section.train_split, section.split_column, pairs)
+        if all(column_value(pair, section.split_column) for pair in pairs):
+            _check_value("split", section.train_split, section.split_column, pairs)
         _check_value("split", section.test_split, section.split_column, pairs)
         return partial(_divide_by_split, section=section)
     if section.split_column != "split":
@@ -191,13 +193,13 @@ def _similarity(pair: Pair) -> float:
     if "similarity" not in pair.columns:
         return math.inf
     text = pair.columns["similarity"]
-    try:
-        return float(text)
-    except ValueError:
-        raise ManifestError(
-            f"column 'similarity' asked for by data.min_similarity; sample '{pair.sample}' has "
-            f"'{text}'; fill the column, or drop data.min_similarity"
-        ) from None
+    with suppress(ValueError):
+        if not math.isnan(similarity := float(text)):
+            return similarity
+    raise ManifestError(
+        f"column 'similarity' asked for by data.min_similarity; sample '{pair.sample}' has "
+        f"'{text}'; fill the column, or drop data.min_similarity"
+    )
 
 
 def _read_excluded(files: Sequence[str]) -> set[str]:
@@ -208,7 +210,7 @@ def _read_excluded(files: Sequence[str]) -> set[str]:
             for row in read_rows(path):
                 names.update(value for value in row.values() if value)
         elif path.is_file():
-            names.update(line.strip() for line in path.read_text("utf-8").splitlines())
+            names.update(line.strip() for line in path.read_text("utf-8-sig").splitlines())
         else:
             raise ManifestError(f"data.exclude names {path}; no such file; check the path")
     return names - {""}

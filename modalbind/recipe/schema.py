@@ -95,8 +95,10 @@ class DataSection(Section):
     max_broken_fraction: float = Field(
         default=0.01, ge=0, le=1, description="Broken samples tolerated before the run stops."
     )
-    check: Literal["decode", "exists"] = Field(
-        default="decode", description="How samples are checked before training starts."
+    check: Literal["decode", "none"] = Field(
+        default="decode",
+        description="`decode` reads every sample before training starts, and counts the broken; "
+        "`none` starts at once and stops at the first that is broken.",
     )
     min_similarity: float | None = Field(
         default=None,

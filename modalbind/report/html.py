@@ -55,11 +55,11 @@ class LossChart:
     """The loss over steps beside that of chance, as SVG polylines."""
 
     points: str
-    chance: str
+    chance: str | None
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     last: float
-    last_chance: float
+    last_chance: float | None
     width: float = _CHART_WIDTH
     height: float = 240.0
 
@@ -207,7 +207,7 @@ def _draw_loss(points: Sequence[LossPoint]) -> LossChart | None:
     parts = [points[first : first + size] for first in range(0, len(points), size)]
     steps = [float(part[-1].step) for part in parts]
     losses = [sum(p.loss for p in part) / len(part) for part in parts]
-    chances = [sum(p.chance_loss for p in part) / len(part) for part in parts]
+    chances = _mean_chances(parts)
     low = min(0.0, *losses)
     top = low + _round_up(max(*losses, *chances) - low)
     left, right, ceiling, floor = 52.0, _CHART_WIDTH - 24.0, 12.0, 204.0
@@ -224,9 +224,15 @@ def _draw_loss(points: Sequence[LossPoint]) -> LossChart | None:
 
     return LossChart(
         points=line(losses),
-        chance=line(chances),
+        chance=line(chances) if chances else None,
         x_ticks=tuple((x(s), f"{s:.0f}") for s in (first + span * q / 4 for q in range(5))),
         y_ticks=tuple((y(v), f"{v:.3g}") for v in (low + (top - low) * q / 4 for q in range(5))),
         last=losses[-1],
-        last_chance=chances[-1],
+        last_chance=chances[-1] if chances else None,
     )
+
+
+def _mean_chances(parts: Sequence[Sequence[LossPoint]]) -> list[float]:
+    """Average each part; nothing if the objective could not tell its chance level."""
+    known = [[p.chance_loss for p in part if p.chance_loss is not None] for part in parts]
+    return [sum(part) / len(part) for part in known] if all(known) else []

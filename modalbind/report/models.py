@@ -179,7 +179,9 @@ class LossPoint(Part):
 
     step: int
     loss: float
-    chance_loss: float
+    chance_loss: float | None = Field(
+        default=None, description="Absent where the objective cannot tell it."
+    )
 
 
 class RunReport(Part):

@@ -85,7 +85,7 @@ class Aligner:
             step=step,
             epoch=epoch,
             loss=loss,
-            chance_loss=chance,
+            chance_loss=None if math.isnan(chance) else chance,
             lr=self.optimizer.param_groups[-1]["lr"],
             scale=float(scale.detach()),
             grad_norm=norm,
@@ -98,7 +98,7 @@ class Aligner:
             group["lr"] = rate * factor
 
     def _backward(self, batch: PairBatch, scale: tuple[Tensor, Tensor]) -> tuple[float, float]:
-        """Leave gradients on the parameters; return the loss and its chance level in nats."""
+        """Leave gradients on the parameters; return the loss and its chance level (or NaN)."""
         device = self.accelerator.device
         features = batch.features.to(device)
         mask = None if batch.valid_mask is None else batch.valid_mask.to(device)
@@ -164,6 +164,11 @@ class Aligner:
             total = total + side.weight * loss
             chance += side.weight * float(self.objective.chance(side.positives, side.excluded))
             weights += side.weight
+        if not weights:
+            raise NonFiniteError(
+                "a finite loss asked for; no row of the batch has an anchor on a side that counts; "
+                "check anchor.sides and its weights"
+            )
         return total / weights, chance / weights
 
     def _clip(self, step: int) -> float:

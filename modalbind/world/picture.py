@@ -7,6 +7,7 @@ light, grain and small shifts are nuisance. Letters: `u, v` run over -1..1 acros
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ PICTURE_PX = 64
 PICTURE_PERCEIVES = ("kind", "count", "size", "position", "distance")
 """What a picture shows."""
 
-Array = NDArray[np.float32]
+Array: TypeAlias = NDArray[Any]
 _HAZE = {"near": 0.0, "mid": 0.22, "far": 0.44}
 _HAZE_COLOUR = np.array([0.72, 0.75, 0.78], np.float32)
 _CENTRES = (np.arange(PICTURE_PX, dtype=np.float32) + 0.5) / PICTURE_PX
@@ -73,7 +74,7 @@ def _background(rng: np.random.Generator, haze: float) -> Array:
     mix = ((_CENTRES - horizon) * 20).clip(0, 1)[:, None, None]
     texture = rng.normal(0.0, 0.03, size=(8, 8)).repeat(8, axis=0).repeat(8, axis=1)
     pixels = sky * (1 - mix) + ground * mix + texture[:, :, None]
-    return (pixels * (1 - haze) + haze * _HAZE_COLOUR).astype(np.float32)
+    return np.asarray(pixels * (1 - haze) + haze * _HAZE_COLOUR, np.float32)
 
 
 def _paint(pixels: Array, thing: Placement, haze: float, shade: float) -> None:

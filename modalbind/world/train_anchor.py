@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def train_anchor(folder: Path, settings: Settings) -> None:
     save_file(weights, folder / "open_clip_model.safetensors")
 
 
+@cache
 def build_tokenizer() -> Tokenizer:
     """Return a Unigram tokenizer that knows every word of the world, and its letters.
 
@@ -315,7 +317,7 @@ def _fit(model: Any, batches: Iterator[Batch], settings: Settings) -> None:
         sentence_loss = _contrast(english, translations, scale)
         readout_loss = _readout_loss(readout(pictures * 10), batch.attributes)
         optimizer.zero_grad()
-        (picture_loss + 0.5 * sentence_loss + readout_loss).backward()
+        torch.autograd.backward(picture_loss + 0.5 * sentence_loss + readout_loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -323,8 +325,8 @@ def _fit(model: Any, batches: Iterator[Batch], settings: Settings) -> None:
             model.logit_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
         if step % 25 == 0 or step == settings.steps:
             values = (picture_loss, sentence_loss, readout_loss, scale)
-            values = [value.item() for value in values]
-            log.info("step %d pictures %.3f sentences %.3f readout %.3f scale %.1f", step, *values)
+            text = "step %d pictures %.3f sentences %.3f readout %.3f scale %.1f"
+            log.info(text, step, *(value.item() for value in values))
             log.info("%.2f s a step", (time.monotonic() - started) / step)
 
 
@@ -332,7 +334,7 @@ def _readout_loss(logits: Tensor, attributes: Tensor) -> Tensor:
     """Sum the cross-entropies of all questions about a picture, weighted to matter alike."""
     losses = [
         F.cross_entropy(part, attributes[:, question])
-        for question, part in enumerate(logits.split(_ANSWERS, dim=1))
+        for question, part in enumerate(torch.split(logits, _ANSWERS, dim=1))
     ]
     return torch.stack(losses).sum() / 4
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ EVENT_S = 0.13
 GAP_S = 0.09
 GROUP_GAP_S = 0.1
 
-Array = NDArray[np.float32]
+Array: TypeAlias = NDArray[Any]
 _PITCH_HZ = {"small": 1150.0, "medium": 480.0, "big": 200.0}
 _LEVEL_DB = {"near": -4.0, "mid": -14.0, "far": -25.0}
 _WET = {"near": 0.0, "mid": 0.4, "far": 0.75}
@@ -104,7 +104,9 @@ def _gain(level_db: float) -> np.float32:
 
 def _fade() -> Array:
     """Fade an event in and out over 5 ms, against clicks."""
-    return np.minimum(1, np.minimum(_TIME, _TIME[-1] - _TIME) / 0.005).astype(np.float32)
+    return np.asarray(
+        np.minimum(1, np.minimum(_TIME, _TIME[-1] - _TIME) / 0.005).astype(np.float32)
+    )
 
 
 def _tone(f: float, t: Array, partials: Sequence[tuple[float, float]]) -> Array:
@@ -128,7 +130,9 @@ def _bell(f: float, t: Array, rng: np.random.Generator) -> Array:
 def _drum(f: float, t: Array, rng: np.random.Generator) -> Array:
     """A thump that falls in pitch, with a stroke of noise."""
     stroke = rng.standard_normal(len(t), dtype=np.float32) * np.exp(-t / 0.008)
-    return np.sin(_sweep(f * (0.5 + 0.7 * np.exp(-t / 0.02)))) * np.exp(-t / 0.04) + 0.5 * stroke
+    return np.asarray(
+        np.sin(_sweep(f * (0.5 + 0.7 * np.exp(-t / 0.02)))) * np.exp(-t / 0.04) + 0.5 * stroke
+    )
 
 
 def _trumpet(f: float, t: Array, rng: np.random.Generator) -> Array:
@@ -168,7 +172,7 @@ def _dog(f: float, t: Array, rng: np.random.Generator) -> Array:
 def _cat(f: float, t: Array, rng: np.random.Generator) -> Array:
     """Two harmonics that fall slowly by an octave."""
     phase = _sweep(f * 1.5 * 2 ** (-t / EVENT_S))
-    return (np.sin(phase) + 0.7 * np.sin(2 * phase)) * np.sin(np.pi * t / EVENT_S)
+    return np.asarray((np.sin(phase) + 0.7 * np.sin(2 * phase)) * np.sin(np.pi * t / EVENT_S))
 
 
 def _clock(f: float, t: Array, rng: np.random.Generator) -> Array:

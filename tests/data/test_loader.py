@@ -1,0 +1,261 @@
+"""Batches that depend on seed, epoch and sample, and on nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from modalbind.data.loader import (
+    AnchorBank,
+    Augmentations,
+    FeatureSet,
+    TrainingBatches,
+    derive_seed,
+    seeded_generator,
+)
+from modalbind.data.samples import Sample, group_pairs
+from modalbind.types import Pair, PairBatch
+
+CAPTIONS = ("one", "two", "three")
+
+
+class Numbers:
+    """A modality whose sample is its own number."""
+
+    is_padded = False
+
+    def features(self, sample: Any) -> Tensor:
+        return torch.as_tensor(sample, dtype=torch.float32).reshape(-1)
+
+
+class Source:
+    """A data set that counts what is read."""
+
+    def __init__(self) -> None:
+        self.reads: Counter[str] = Counter()
+
+    def load_sample(self, key: str, modality: Any) -> Any:
+        self.reads[key] += 1
+        return np.full(4, float(key.split("-")[1]), dtype=np.float32)
+
+
+def noise(features: Tensor, generator: torch.Generator) -> Tensor:
+    return features + torch.rand(features.shape, generator=generator)
+
+
+def mark(batch: PairBatch, generator: torch.Generator) -> PairBatch:
+    shift = torch.rand((), generator=generator)
+    return PairBatch(batch.features + shift, batch.valid_mask, batch.sides, batch.samples)
+
+
+def make_samples(count: int, source: int = 0, images: bool = False) -> list[Sample]:
+    rows = [
+        Pair(f"{source}-{n}", f"{text} {n}", image=f"{n}.png" if images and n % 2 else None)
+        for n in range(count)
+        for text in CAPTIONS
+    ]
+    return group_pairs(rows, source)
+
+
+def make_bank(samples: Sequence[Sample]) -> AnchorBank:
+    keys = {(c.text, c.language): None for s in samples for c in s.captions}
+    rows = {key: row for row, key in enumerate(keys)}
+    vectors = torch.randn(len(rows), 3, generator=torch.Generator().manual_seed(0))
+    return AnchorBank("text", rows, torch.nn.functional.normalize(vectors, dim=1))
+
+
+def make_batches(samples: Sequence[Sample], **changes: Any) -> TrainingBatches:
+    augmentations = Augmentations((), (noise,), (mark,))
+    seed, memory = changes.pop("seed", 0), changes.pop("memory_mib", 0)
+    features = FeatureSet(
+        samples, [Source(), Source()], Numbers(), augmentations, seed=seed, memory_mib=memory
+    )
+    options = {"batch_size": 4, "source_weights": (1.0, 1.0), **changes}
+    return TrainingBatches(features, {"text": make_bank(samples)}, {"text": 1.0}, **options)
+
+
+def flatten(found: Sequence[tuple[int, PairBatch]]) -> list[Any]:
+    return [
+        (epoch, b.samples, b.features.tolist(), b.sides[0].embeddings.tolist()) for epoch, b in found
+    ]
+
+
+def read(batches: TrainingBatches, start: int = 0, stop: int = 8) -> list[Any]:
+    return flatten(list(batches.iterate(start, stop)))
+
+
+def test_seeds_depend_on_every_part() -> None:
+    assert derive_seed("a", 1) == derive_seed("a", 1)
+    assert len({derive_seed("a", 1), derive_seed("a", 2), derive_seed("b", 1), derive_seed(1)}) == 4
+    assert 0 <= derive_seed("a") < 2**63
+    first, second = (torch.rand(3, generator=seeded_generator(5)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    samples = make_samples(11)
+    one, again, other = (make_batches(samples, seed=seed) for seed in (0, 0, 1))
+    torch.rand(7)  # the global generator has no part in it
+    assert one.order(3) == again.order(3)
+    assert one.order(3) != one.order(4) and one.order(3) != other.order(3)
+    assert sorted(one.order(3)) == list(range(11))
+
+
+def test_an_epoch_holds_each_sample_once() -> None:
+    batches = make_batches(make_samples(11))
+    assert batches.steps_per_epoch == 3
+    found = list(batches.iterate(0, 6))
+    assert [epoch for epoch, _ in found] == [0, 0, 0, 1, 1, 1]
+    assert [len(batch.samples) for _, batch in found] == [4, 4, 3] * 2
+    assert len({key for _, batch in found[:3] for key in batch.samples}) == 11
+
+
+def test_a_last_batch_of_one_is_dropped() -> None:
+    batches = make_batches(make_samples(9))
+    assert batches.steps_per_epoch == 2
+    assert [len(batch.samples) for _, batch in batches.iterate(0, 4)] == [4] * 4
+    assert make_batches(make_samples(3)).steps_per_epoch == 1
+
+
+@pytest.mark.parametrize("start", [1, 3, 4, 7, 8])
+def test_from_any_step_it_is_the_tail_of_the_whole(start: int) -> None:
+    samples = make_samples(11)
+    assert read(make_batches(samples), start) == read(make_batches(samples))[start:]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers: int) -> None:
+    samples = make_samples(11)
+    assert read(make_batches(samples)) == read(make_batches(samples, workers=workers))
+
+
+def test_all_captions_are_drawn_over_epochs() -> None:
+    samples = make_samples(8)
+    batches = make_batches(samples)
+    bank = batches.banks["text"]
+    text_of = {tuple(bank.embeddings[row].tolist()): key[0] for key, row in bank.rows.items()}
+    drawn: Counter[tuple[str, str]] = Counter()
+    for _, batch in batches.iterate(0, 2 * 40):
+        side = batch.sides[0]
+        for sample, row in zip(batch.samples, side.positives, strict=True):
+            text = text_of[tuple(side.embeddings[int(row.argmax())].tolist())]
+            assert text.split()[1] == sample.split("-")[1], "a caption of this very sample"
+            drawn[sample, text] += 1
+    assert len(drawn) == 8 * len(CAPTIONS)
+    # 40 draws of three: below 3 has probability 4e-5 for one of 24.
+    assert min(drawn.values()) >= 3 and sum(drawn.values()) == 8 * 40
+
+
+def test_augmentation_differs_by_epoch_and_sample_and_not_at_evaluation() -> None:
+    features = make_batches(make_samples(4)).features
+    assert torch.equal(features[0, 1], features[0, 1])
+    assert not torch.equal(features[0, 1], features[1, 1])
+    assert not torch.equal(features[0, 1] - 1, features[0, 2] - 2)
+    assert features[-1, 3].tolist() == [3.0] * 4
+
+
+def test_augmentations_of_samples_come_before_features() -> None:
+    def double(sample: Any, generator: torch.Generator) -> Any:
+        return sample * 2
+
+    def add(features: Tensor, generator: torch.Generator) -> Tensor:
+        return features + 1
+
+    augmentations = Augmentations(sample=(double,), features=(add,))
+    features = FeatureSet(make_samples(4), [Source()], Numbers(), augmentations)
+    assert features[0, 3].tolist() == [7.0] * 4
+
+
+def test_sources_are_drawn_by_weight() -> None:
+    samples = [*make_samples(200, 0), *make_samples(100, 1)]
+    batches = make_batches(samples, source_weights=(1.0, 4.0))
+    drawn = Counter(samples[i].source for epoch in range(10) for i in batches.order(epoch))
+    assert sum(drawn.values()) == 3000
+    # Expected share of the second: 100 * 4 / (200 * 1 + 100 * 4); its deviation is 0.009.
+    assert drawn[1] / 3000 == pytest.approx(2 / 3, abs=0.04)
+
+
+def test_equal_weights_draw_each_sample_once() -> None:
+    samples = [*make_samples(20, 0), *make_samples(10, 1)]
+    assert sorted(make_batches(samples, source_weights=(3.0, 3.0)).order(0)) == list(range(30))
+
+
+def test_rows_without_a_picture_have_no_positive_there() -> None:
+    samples = make_samples(4, images=True)
+    batches = make_batches(samples)
+    vectors = torch.eye(2)
+    batches.banks = {
+        "text": make_bank(samples),
+        "image": AnchorBank("image", {(0, "1.png"): 0, (0, "3.png"): 1}, vectors),
+    }
+    batches.side_weights = {"text": 2.0, "image": 0.5}
+    ((_, batch),) = batches.iterate(0, 1)
+    text, image = batch.sides
+    assert (text.weight, image.weight) == (2.0, 0.5)
+    has_picture = [int(key.split("-")[1]) % 2 == 1 for key in batch.samples]
+    assert [bool(row.sum()) for row in image.positives] == has_picture
+
+
+def test_a_bank_picks_by_key() -> None:
+    bank = AnchorBank("text", {"a": 1, "b": 0}, torch.eye(2))
+    assert bank.pick(["a", "b", "a"]).tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert bank.pick([]).shape == (0, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    values: np.ndarray
+    rate_hz: int = 16_000
+
+
+BIG = 300_000  # float32: 1.14 MiB, so one fits into 2 MiB and two do not
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda n: np.zeros(n, np.float32),
+        lambda n: torch.zeros(n),
+        lambda n: Slotted(np.zeros(n, np.float32)),
+        lambda n: SimpleNamespace(values=np.zeros(n, np.float32)),
+    ],
+    ids=["array", "tensor", "slots", "attributes"],
+)
+def test_memory_holds_what_fits_the_budget(wrap: Any) -> None:
+    class Big(Source):
+        def load_sample(self, key: str, modality: Any) -> Any:
+            self.reads[key] += 1
+            return wrap(BIG if key != "0-2" else 10)
+
+    def count_reads(memory_mib: int) -> list[int]:
+        source = Big()
+        features = FeatureSet(make_samples(3), [source], Numbers(), memory_mib=memory_mib)
+        for _ in range(2):
+            for index in range(3):
+                features.load(index)
+        return [source.reads[f"0-{n}"] for n in range(3)]
+
+    assert count_reads(2) == [1, 2, 1]
+    assert count_reads(100) == [1, 1, 1]
+    assert count_reads(0) == [2, 2, 2]
+
+
+def test_samples_of_unknown_size_are_not_kept() -> None:
+    class Listed(Source):
+        def load_sample(self, key: str, modality: Any) -> Any:
+            self.reads[key] += 1
+            return [1.0, 2.0]
+
+    source = Listed()
+    features = FeatureSet(make_samples(1), [source], Numbers(), memory_mib=1000)
+    features.load(0)
+    features.load(0)
+    assert source.reads["0-0"] == 2

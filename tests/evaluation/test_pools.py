@@ -1,0 +1,101 @@
+"""Pools: which items a test holds, and which belong together."""
+
+from __future__ import annotations
+
+import torch
+
+from modalbind.data.links import Link
+from modalbind.data.samples import Sample, group_pairs
+from modalbind.evaluation import pools
+from modalbind.evaluation.pools import PoolPlan, build_pool, plan_test
+from modalbind.types import Pair
+
+
+def make(*rows: Pair, source: int = 0) -> list[Sample]:
+    return group_pairs(rows, source)
+
+
+def find(plan: pools.TestPlan, modality: str, language: str = "") -> PoolPlan:
+    (pool,) = [p for p in plan.pools if (p.modality, p.language) == (modality, language)]
+    return pool
+
+
+def test_each_sample_belongs_to_its_own_texts() -> None:
+    plan = plan_test(make(Pair("a", "one"), Pair("b", "two"), Pair("c", "one")), [])
+    assert plan.sample_labels == (0, 1, 0)
+    pool = find(plan, "text", "en")
+    assert (pool.keys, pool.labels) == ((("one", "en"), ("two", "en")), (0, 1))
+
+
+def test_captions_of_one_sample_share_its_label() -> None:
+    plan = plan_test(make(Pair("a", "one"), Pair("a", "uno", "es"), Pair("b", "two")), [])
+    assert plan.sample_labels == (0, 1)
+    assert find(plan, "text", "en").labels == (0, 1)
+    assert find(plan, "text", "es").labels == (0,)
+
+
+def test_a_shared_caption_joins_samples_and_all_of_their_other_captions() -> None:
+    rows = [Pair("a", "x"), Pair("a", "y"), Pair("b", "y"), Pair("b", "z"), Pair("c", "w")]
+    plan = plan_test(make(*rows), [])
+    assert plan.sample_labels[0] == plan.sample_labels[1] != plan.sample_labels[2]
+    labels = dict(zip(find(plan, "text", "en").keys, find(plan, "text", "en").labels, strict=True))
+    assert labels["x", "en"] == labels["y", "en"] == labels["z", "en"] == plan.sample_labels[0]
+    assert labels["w", "en"] == plan.sample_labels[2]
+
+
+def test_links_join_by_positive_key() -> None:
+    samples = make(Pair("a", "dog one", positive_key="dog"), Pair("b", "cat", positive_key="cat"))
+    links = [
+        Link("image", "d.png", "dog"),
+        Link("image", "bird.png", "bird"),
+        Link("text", "Katze", "cat", "de"),
+        Link("text", "plain", "cat"),
+    ]
+    plan = plan_test(samples, links, link_source=7)
+    images = find(plan, "image")
+    assert images.keys == ((7, "d.png"), (7, "bird.png"))
+    assert images.labels[0] == plan.sample_labels[0]
+    assert images.labels[1] not in plan.sample_labels, "it is in the pool, and nobody's"
+    assert find(plan, "text", "de").labels == (plan.sample_labels[1],)
+    assert ("plain", "en") in find(plan, "text", "en").keys, "without a language it is English"
+
+
+def test_an_item_stands_once_for_each_label() -> None:
+    rows = [Pair("a", "same", positive_key="k1"), Pair("b", "same", positive_key="k2")]
+    rows.append(Pair("c", "same", positive_key="k1"))
+    pool = find(plan_test(make(*rows), []), "text", "en")
+    assert pool.keys == (("same", "en"),) * 2 and sorted(pool.labels) == [0, 1]
+
+
+def test_pictures_of_samples_are_read_by_their_own_source() -> None:
+    samples = [
+        *make(Pair("a", "x", image="i.png")),
+        *make(Pair("b", "y", image="i.png"), source=1),
+    ]
+    plan = plan_test(samples, [])
+    assert find(plan, "image").keys == ((0, "i.png"), (1, "i.png"))
+    assert find(plan, "image").labels == plan.sample_labels
+
+
+def test_english_comes_first_then_languages_then_pictures() -> None:
+    rows = [Pair("a", t, lang, "i.png") for t, lang in (("x", "zh"), ("y", "de"), ("z", "en"))]
+    plan = plan_test(make(*rows), [])
+    assert [(p.modality, p.language) for p in plan.pools] == [
+        ("text", "en"),
+        ("text", "de"),
+        ("text", "zh"),
+        ("image", ""),
+    ]
+
+
+def test_a_sample_without_anchors_belongs_to_nothing() -> None:
+    bare = Sample("a", 0, (), (), "a")
+    plan = plan_test([bare, *make(Pair("b", "x"))], [])
+    assert plan.sample_labels[0] not in find(plan, "text", "en").labels
+
+
+def test_a_pool_carries_labels_and_groups() -> None:
+    vectors = torch.eye(3)
+    pool = build_pool(PoolPlan("text", "en", ("a", "b", "c"), (4, 4, 5)), vectors)
+    assert pool.embeddings is vectors and pool.labels.dtype == torch.int64
+    assert pool.labels.tolist() == [4, 4, 5] and pool.groups == ("4", "4", "5")

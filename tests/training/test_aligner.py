@@ -1,0 +1,239 @@
+"""The loop: exact gradients in parts, state that continues to the same bits, sides weighted."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from modalbind.data.collate import build_side
+from modalbind.encoders import Tower
+from modalbind.encoders.head import LinearHead
+from modalbind.errors import NonFiniteError
+from modalbind.objectives.infonce import InfoNce
+from modalbind.objectives.regression import Regression
+from modalbind.recipe.schema import TrainSection
+from modalbind.training import Aligner
+from modalbind.training.aligner import _random_state, _restore_random_state
+from modalbind.types import PairBatch
+
+N, TIME, WIDTH, DIM = 6, 5, 4, 3
+
+
+class Encoder(nn.Module):
+    """One layer with dropout and a buffer, mean over real time."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(WIDTH, WIDTH)
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, features: Tensor, valid_mask: Tensor) -> Tensor:
+        weights = valid_mask.float().unsqueeze(-1)
+        hidden = self.dropout(self.hidden(features).tanh())
+        return (hidden * weights).sum(1) / weights.sum(1)
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        return [[self.hidden]]
+
+
+def make_tower(dropout: float = 0.0, is_frozen: bool = False) -> Tower:
+    torch.manual_seed(0)
+    encoder = Encoder(dropout)
+    return Tower(encoder, LinearHead(WIDTH, DIM), [encoder] if is_frozen else [])
+
+
+def make_aligner(tower: Tower, objective: Any = None, **section: Any) -> Aligner:
+    objective = objective or InfoNce(initial_scale=10.0, learn_scale=True, max_scale=100.0)
+    options = {"lr": 0.01, "warmup_steps": 0, "schedule": "constant", "batch_size": N, **section}
+    return Aligner(
+        tower, objective, TrainSection(**options), Accelerator(cpu=True), total_steps=10, seed=3
+    )
+
+
+def make_batch(seed: int = 0, image_rows: tuple[int, ...] | None = None) -> PairBatch:
+    generator = torch.Generator().manual_seed(seed)
+    bank = nn.functional.normalize(torch.randn(8, DIM, generator=generator), dim=1)
+    features = torch.randn(N, TIME, WIDTH, generator=generator)
+    lengths = torch.randint(1, TIME + 1, (N,), generator=generator)
+    mask = torch.arange(TIME)[None] < lengths[:, None]
+    rows = torch.randint(0, 8, (N,), generator=generator).tolist()
+    sides = [build_side("text", rows, [str(row // 2) for row in rows], bank, 2.0)]
+    if image_rows is not None:
+        sides.append(build_side("image", image_rows, [str(r) for r in image_rows], bank, 0.5))
+    return PairBatch(features, mask, tuple(sides), tuple(map(str, range(N))))
+
+
+def step(aligner: Aligner, batch: PairBatch, start: int = 0) -> Any:
+    (result,) = aligner.run([(0, batch)], start)
+    return result
+
+
+def gradients(aligner: Aligner) -> dict[str, Tensor]:
+    modules = {"tower": aligner.plain_tower, "scale": aligner.scale}
+    return {
+        f"{part}.{name}": p.grad.clone()
+        for part, module in modules.items()
+        for name, p in module.named_parameters()
+        if p.grad is not None
+    }
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 5])
+def test_parts_give_the_gradient_of_the_whole_batch(size: int) -> None:
+    batch = make_batch(image_rows=(0, 1, -1, 2, 2, -1))
+    whole, parts = make_aligner(make_tower()), make_aligner(make_tower(), micro_batch_size=size)
+    first, second = step(whole, batch), step(parts, batch)
+    assert second.loss == pytest.approx(first.loss, abs=1e-6)
+    assert second.grad_norm == pytest.approx(first.grad_norm, abs=1e-5)
+    expected, found = gradients(whole), gradients(parts)
+    assert expected.keys() == found.keys() and "scale.log_scale" in found
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-5), name
+    for a, b in zip(whole.plain_tower.parameters(), parts.plain_tower.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_randomness_of_the_first_pass_is_replayed_in_the_second() -> None:
+    """Reference: the same parts with the same masks in one graph, by plain autograd."""
+    batch, scale = make_batch(), (torch.tensor(10.0), torch.tensor(0.0))
+    aligner = make_aligner(make_tower(dropout=0.5), micro_batch_size=2)
+    reference = copy.deepcopy(aligner.plain_tower)
+    torch.manual_seed(5)
+    aligner._backward(batch, aligner.scale(0.0))
+    torch.manual_seed(5)
+    assert batch.valid_mask is not None
+    pieces = [
+        reference(batch.features[i : i + 2], batch.valid_mask[i : i + 2]) for i in range(0, N, 2)
+    ]
+    side = batch.sides[0]
+    loss = aligner.objective(
+        torch.cat(pieces), side.embeddings, side.positives, side.excluded, *scale
+    )
+    loss.backward()
+    pairs = zip(reference.parameters(), aligner.plain_tower.parameters(), strict=True)
+    for wanted, found in pairs:
+        assert wanted.grad is not None and found.grad is not None
+        assert torch.allclose(wanted.grad, found.grad, atol=1e-6)
+
+
+def test_random_state_is_put_back() -> None:
+    state = _random_state()
+    first = torch.rand(3)
+    _restore_random_state(state)
+    assert torch.equal(first, torch.rand(3))
+
+
+def test_a_step_depends_on_weights_seed_and_number_alone() -> None:
+    batch = make_batch()
+    losses = []
+    for noise in (0, 7):
+        torch.rand(noise + 1)
+        losses.append(step(make_aligner(make_tower(dropout=0.5)), batch, start=4).loss)
+    assert losses[0] == losses[1]
+    assert losses[0] != step(make_aligner(make_tower(dropout=0.5)), batch, start=5).loss
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_state_continues_to_the_same_bits(is_frozen: bool) -> None:
+    batches = [(0, make_batch(seed)) for seed in range(6)]
+    whole = make_aligner(make_tower(0.3, is_frozen), schedule="cosine")
+    wanted = list(whole.run(batches, 0))
+    first = make_aligner(make_tower(0.3, is_frozen), schedule="cosine")
+    list(first.run(batches[:3], 0))
+    kept = {name: tensor.clone() for name, tensor in first.state_tensors().items()}
+    assert any(name.startswith("optimizer.") for name in kept)
+    assert ("tower.encoder.hidden.weight" in kept) == (not is_frozen)
+    assert "tower.encoder.calls" in kept, "buffers are kept even of what is frozen"
+    second = make_aligner(make_tower(0.3, is_frozen), schedule="cosine")
+    second.load_state_tensors(kept)
+    assert list(second.run(batches[3:], 3)) == wanted[3:]
+    last, other = whole.state_tensors(), second.state_tensors()
+    assert last.keys() == other.keys()
+    assert all(torch.equal(last[name], other[name]) for name in last)
+
+
+def test_a_frozen_encoder_does_not_move() -> None:
+    tower = make_tower(dropout=0.5, is_frozen=True)
+    before = {k: v.clone() for k, v in tower.state_dict().items()}
+    list(make_aligner(tower).run([(0, make_batch(s)) for s in range(3)], 0))
+    moved = {k for k, v in tower.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {"head.projection.weight", "head.projection.bias"}
+    assert not tower.encoder.training and tower.head.training
+
+
+def test_sides_are_weighted_by_their_share() -> None:
+    batch = make_batch(image_rows=(0, 1, -1, 2, 2, -1))
+    aligner = make_aligner(make_tower())
+    with torch.no_grad():
+        rows = aligner.plain_tower(batch.features, batch.valid_mask)
+        losses = [
+            aligner.objective(
+                rows, s.embeddings, s.positives, s.excluded, torch.tensor(10.0), torch.tensor(0.0)
+            ).item()
+            for s in batch.sides
+        ]
+    chances = [float(aligner.objective.chance(s.positives, s.excluded)) for s in batch.sides]
+    found = step(aligner, batch)
+    assert found.loss == pytest.approx((2.0 * losses[0] + 0.5 * losses[1]) / 2.5, abs=1e-6)
+    assert found.chance_loss == pytest.approx((2.0 * chances[0] + 0.5 * chances[1]) / 2.5)
+
+
+def test_an_empty_side_counts_for_nothing() -> None:
+    with_empty, without = make_batch(image_rows=(-1,) * N), make_batch()
+    a, b = make_aligner(make_tower()), make_aligner(make_tower())
+    assert step(a, with_empty) == step(b, without)
+
+
+def test_a_batch_without_any_anchor_is_refused() -> None:
+    batch = make_batch(image_rows=(-1,) * N)
+    batch = PairBatch(batch.features, batch.valid_mask, batch.sides[1:], batch.samples)
+    with pytest.raises(NonFiniteError, match="no row of the batch has an anchor"):
+        step(make_aligner(make_tower()), batch)
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(micro: int | None) -> None:
+    batch = make_batch()
+    broken = PairBatch(batch.features * math.inf, batch.valid_mask, batch.sides, batch.samples)
+    tower = make_tower()
+    before = {k: v.clone() for k, v in tower.state_dict().items()}
+    with pytest.raises(NonFiniteError, match=r"step 1: a finite loss.*lower train\.lr"):
+        step(make_aligner(tower, micro_batch_size=micro), broken)
+    assert all(torch.equal(v, before[k]) for k, v in tower.state_dict().items())
+
+
+def test_a_gradient_that_is_not_finite_stops_too() -> None:
+    tower = make_tower()
+    tower.head.projection.weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(NonFiniteError, match="a finite gradient asked for"):
+        step(make_aligner(tower), make_batch())
+
+
+@pytest.mark.parametrize(("distance", "chance"), [("mse", None), ("l1", None), ("cosine", 1.0)])
+def test_an_unknown_chance_level_is_none(distance: Any, chance: float | None) -> None:
+    result = step(make_aligner(make_tower(), Regression(distance=distance)), make_batch())
+    assert result.chance_loss == chance and math.isfinite(result.loss)
+
+
+def test_a_result_says_what_the_step_did() -> None:
+    aligner = make_aligner(make_tower(), clip_norm=1e-3, warmup_steps=4)
+    results = list(aligner.run([(2, make_batch(s)) for s in range(3)], 1))
+    assert [(r.step, r.epoch, r.samples) for r in results] == [(2, 2, N), (3, 2, N), (4, 2, N)]
+    # The norm before clipping; a rate that rises over four steps; the scale that was used.
+    assert results[0].grad_norm > 1e-3
+    assert results[0].lr < results[1].lr < results[2].lr <= 0.01
+    assert results[0].scale == pytest.approx(10.0)
+
+
+def test_training_learns() -> None:
+    batch = make_batch()
+    results = list(make_aligner(make_tower(), lr=0.1).run([(0, batch)] * 25, 0))
+    assert results[-1].loss < 0.6 * results[0].loss
+    assert results[0].chance_loss is not None
