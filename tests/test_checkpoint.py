@@ -57,7 +57,7 @@ def test_tied_weights_are_written_for_each_name() -> None:
 
 
 def test_bytes_that_are_no_tensors_are_corrupt() -> None:
-    with pytest.raises(CorruptFileError, match="towers.x asked for"):
+    with pytest.raises(CorruptFileError, match=r"towers.x asked for"):
         decode_tensors(b"nonsense", Path("towers.x"))
 
 

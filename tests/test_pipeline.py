@@ -193,7 +193,7 @@ def test_an_existing_run_is_not_overwritten_unasked(toy_world: Path, tmp_path: P
     other = toy.build_recipe(toy_world, train={"max_steps": 3})
     with pytest.raises(RunError, match="--force"):
         pipeline.align(other, out=out)
-    with pytest.raises(RunError, match="train.max_steps"):
+    with pytest.raises(RunError, match=r"train.max_steps"):
         pipeline.align(other, out=out, resume=True)
     assert read_tower(out) == before
     assert read_tower(pipeline.align(other, out=out, force=True).path) != before
@@ -287,7 +287,7 @@ def test_a_dry_run_writes_nothing(toy_world: Path, tmp_path: Path) -> None:
 def test_a_group_in_two_splits_is_refused(toy_world: Path, tmp_path: Path) -> None:
     path = toy_world / "pairs.csv"
     path.write_text(path.read_text().replace("circle2.json\n", "circle1.json\n"))
-    with pytest.raises(ManifestError, match="circle1.json"):
+    with pytest.raises(ManifestError, match=r"circle1.json"):
         pipeline.align(toy.build_recipe(toy_world), out=tmp_path / "run")
 
 

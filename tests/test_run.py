@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy
 import torch
+import toy
 from PIL import Image
 
 from modalbind import pipeline
@@ -95,7 +95,7 @@ def test_what_the_anchor_does_not_hold_is_named(run: Run) -> None:
 
 
 def test_an_unknown_modality_lists_what_there_is(run: Run) -> None:
-    with pytest.raises(UnknownModalityError, match="'depth' asked for; this space embeds .*toy"):
+    with pytest.raises(UnknownModalityError, match=r"'depth' asked for; this space embeds .*toy"):
         run.load().embed("depth", ["x"])
     with pytest.raises(UnknownModalityError, match="embeds toy; name one"):
         run.load().embed_windows("text", "x")

@@ -12,6 +12,8 @@ OPEN_TO_PLUGINS = {"modalbind.api", "modalbind.testing"}
 
 def test_import_contracts_are_kept(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
+    # Its logging set-up would disable every logger that exists, for all tests after this one.
+    monkeypatch.setattr("logging.config.dictConfig", lambda config: None)
     code = lint_imports(config_filename=str(CONFIG), no_cache=True)
     assert code == 0, capsys.readouterr().out
 

@@ -72,11 +72,7 @@ def test_a_side_without_any_anchor_has_no_columns() -> None:
     assert side.positives.shape == side.excluded.shape == (2, 0)
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(-1, 5), st.sampled_from("abc")), min_size=1, max_size=10
-    )
-)
+@given(st.lists(st.tuples(st.integers(-1, 5), st.sampled_from("abc")), min_size=1, max_size=10))
 def test_every_cell_is_what_the_keys_say(batch: list[tuple[int, str]]) -> None:
     """Reference: a column is an anchor; its keys are those of all rows that chose it."""
     rows, keys = [r for r, _ in batch], [k for _, k in batch]

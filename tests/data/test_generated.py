@@ -95,5 +95,5 @@ def test_anchor_items_are_texts_and_pictures(keys: tuple[str, str]) -> None:
 
 
 def test_a_modality_without_a_renderer_is_told_to_bring_pairs() -> None:
-    with pytest.raises(InputError, match="'sonar'.*cannot render.*--data"):
+    with pytest.raises(InputError, match=r"'sonar'.*cannot render.*--data"):
         make(perceives=())

@@ -44,9 +44,7 @@ def test_json_maps_keys_to_pictures(tmp_path: Path) -> None:
         ("l.txt", "x", "suffix '.txt' is not known"),
     ],
 )
-def test_what_cannot_be_read_is_named(
-    tmp_path: Path, name: str, content: str, says: str
-) -> None:
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, says: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(ManifestError, match=says):
         read_links(tmp_path / name)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from modalbind.data.loader import (
     seeded_generator,
 )
 from modalbind.data.samples import Sample, group_pairs
+from modalbind.data.store import SampleStore
 from modalbind.types import Pair, PairBatch
 
 CAPTIONS = ("one", "two", "three")
@@ -75,16 +74,16 @@ def make_bank(samples: Sequence[Sample]) -> AnchorBank:
 def make_batches(samples: Sequence[Sample], **changes: Any) -> TrainingBatches:
     augmentations = Augmentations((), (noise,), (mark,))
     seed, memory = changes.pop("seed", 0), changes.pop("memory_mib", 0)
-    features = FeatureSet(
-        samples, [Source(), Source()], Numbers(), augmentations, seed=seed, memory_mib=memory
-    )
+    store = SampleStore([Source(), Source()], Numbers(), memory)  # type: ignore[list-item,arg-type]
+    features = FeatureSet(samples, store, augmentations, seed=seed, memory_mib=memory)
     options = {"batch_size": 4, "source_weights": (1.0, 1.0), **changes}
     return TrainingBatches(features, {"text": make_bank(samples)}, {"text": 1.0}, **options)
 
 
 def flatten(found: Sequence[tuple[int, PairBatch]]) -> list[Any]:
     return [
-        (epoch, b.samples, b.features.tolist(), b.sides[0].embeddings.tolist()) for epoch, b in found
+        (epoch, b.samples, b.features.tolist(), b.sides[0].embeddings.tolist())
+        for epoch, b in found
     ]
 
 
@@ -154,12 +153,12 @@ def test_all_captions_are_drawn_over_epochs() -> None:
     assert min(drawn.values()) >= 3 and sum(drawn.values()) == 8 * 40
 
 
-def test_augmentation_differs_by_epoch_and_sample_and_not_at_evaluation() -> None:
-    features = make_batches(make_samples(4)).features
+@pytest.mark.parametrize("memory_mib", [0, 1])
+def test_augmentation_differs_by_epoch_and_sample(memory_mib: int) -> None:
+    features = make_batches(make_samples(4), memory_mib=memory_mib).features
     assert torch.equal(features[0, 1], features[0, 1])
     assert not torch.equal(features[0, 1], features[1, 1])
     assert not torch.equal(features[0, 1] - 1, features[0, 2] - 2)
-    assert features[-1, 3].tolist() == [3.0] * 4
 
 
 def test_augmentations_of_samples_come_before_features() -> None:
@@ -170,7 +169,8 @@ def test_augmentations_of_samples_come_before_features() -> None:
         return features + 1
 
     augmentations = Augmentations(sample=(double,), features=(add,))
-    features = FeatureSet(make_samples(4), [Source()], Numbers(), augmentations)
+    store = SampleStore([Source()], Numbers(), 0)  # type: ignore[list-item,arg-type]
+    features = FeatureSet(make_samples(4), store, augmentations)
     assert features[0, 3].tolist() == [7.0] * 4
 
 
@@ -210,52 +210,23 @@ def test_a_bank_picks_by_key() -> None:
     assert bank.pick([]).shape == (0, 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Slotted:
-    values: np.ndarray
-    rate_hz: int = 16_000
+@pytest.mark.parametrize(("memory_mib", "computed"), [(0, [2, 2, 2]), (2, [1, 2, 1])])
+def test_plain_features_are_kept_within_the_budget(memory_mib: int, computed: list[int]) -> None:
+    """The first of three fits 2 MiB, the second does not beside it, the third is small."""
 
+    class Counting(Numbers):
+        def __init__(self) -> None:
+            self.calls: Counter[int] = Counter()
 
-BIG = 300_000  # float32: 1.14 MiB, so one fits into 2 MiB and two do not
+        def features(self, sample: Any) -> Tensor:
+            number = int(sample[0])
+            self.calls[number] += 1
+            return torch.full((10 if number == 2 else 300_000,), float(number))
 
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda n: np.zeros(n, np.float32),
-        lambda n: torch.zeros(n),
-        lambda n: Slotted(np.zeros(n, np.float32)),
-        lambda n: SimpleNamespace(values=np.zeros(n, np.float32)),
-    ],
-    ids=["array", "tensor", "slots", "attributes"],
-)
-def test_memory_holds_what_fits_the_budget(wrap: Any) -> None:
-    class Big(Source):
-        def load_sample(self, key: str, modality: Any) -> Any:
-            self.reads[key] += 1
-            return wrap(BIG if key != "0-2" else 10)
-
-    def count_reads(memory_mib: int) -> list[int]:
-        source = Big()
-        features = FeatureSet(make_samples(3), [source], Numbers(), memory_mib=memory_mib)
-        for _ in range(2):
-            for index in range(3):
-                features.load(index)
-        return [source.reads[f"0-{n}"] for n in range(3)]
-
-    assert count_reads(2) == [1, 2, 1]
-    assert count_reads(100) == [1, 1, 1]
-    assert count_reads(0) == [2, 2, 2]
-
-
-def test_samples_of_unknown_size_are_not_kept() -> None:
-    class Listed(Source):
-        def load_sample(self, key: str, modality: Any) -> Any:
-            self.reads[key] += 1
-            return [1.0, 2.0]
-
-    source = Listed()
-    features = FeatureSet(make_samples(1), [source], Numbers(), memory_mib=1000)
-    features.load(0)
-    features.load(0)
-    assert source.reads["0-0"] == 2
+    modality, samples = Counting(), make_samples(3)
+    store = SampleStore([Source()], modality, memory_mib=0)  # type: ignore[list-item,arg-type]
+    features = FeatureSet(samples, store, memory_mib=memory_mib)
+    for epoch in range(2):
+        for index in range(3):
+            assert features[epoch, index][0] == index
+    assert [modality.calls[number] for number in range(3)] == computed

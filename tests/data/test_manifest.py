@@ -71,7 +71,7 @@ def test_all_formats_give_the_same_pairs(tmp_path: Path, suffix: str) -> None:
 
 def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", "audios,text\na.wav,x\n")
-    with pytest.raises(ManifestError, match="'audio' asked .* did you mean 'audios'"):
+    with pytest.raises(ManifestError, match=r"'audio' asked .* did you mean 'audios'"):
         read(path)
     with pytest.raises(ManifestError, match="it has audios, text; add it"):
         read(path, "depth")

@@ -11,6 +11,7 @@ import pytest
 
 from modalbind.data.files import text_item
 from modalbind.data.prepare import PreparedData, prepare_data
+from modalbind.data.store import SampleStore
 from modalbind.errors import BrokenSampleError, DataError
 from modalbind.recipe.schema import DataSection
 from modalbind.types import AnchorItem, Pair
@@ -45,7 +46,10 @@ class Listed:
 
 
 def make_rows(train: int = 6, test: int = 3) -> list[Pair]:
-    splits = [*(("train", f"a{n}") for n in range(train)), *(("test", f"t{n}") for n in range(test))]
+    splits = [
+        *(("train", f"a{n}") for n in range(train)),
+        *(("test", f"t{n}") for n in range(test)),
+    ]
     return [Pair(key, f"text {key}", split=split, group=key) for split, key in splits]
 
 
@@ -53,7 +57,8 @@ def prepare(*datasets: Listed, sides: Sequence[str] = ("text",), **options: Any)
     tests_all = options.pop("tests_all", False)
     weights = [1.0] * len(datasets)
     section = DataSection(**options)
-    return prepare_data(datasets, weights, None, section, sides, tests_all=tests_all)  # type: ignore[arg-type]
+    store = SampleStore(datasets, None, 0)  # type: ignore[arg-type]
+    return prepare_data(store, weights, section, sides, tests_all=tests_all)
 
 
 def test_samples_by_use_with_name_and_licence() -> None:
@@ -80,13 +85,12 @@ def test_one_anchor_side_is_enough() -> None:
     assert prepare(Listed(rows), sides=("text", "image")).train[-1].key == "p"
 
 
-def test_checking_for_existence_does_not_decode() -> None:
+def test_without_the_check_nothing_is_read() -> None:
     dataset = Listed(make_rows(), undecodable=frozenset({"a1"}))
     with pytest.raises(DataError, match=r"a1 \(undecodable\)"):
         prepare(dataset)
-    assert len(prepare(dataset, check="exists").train) == 6
-    with pytest.raises(DataError, match=r"a1 \(missing\)"):
-        prepare(Listed(make_rows(), broken=frozenset({"a1"})), check="exists")
+    data = prepare(dataset, check="none")
+    assert (len(data.train), data.broken, data.overlap) == (6, (), 0)
 
 
 def test_overlap_is_told_by_content_not_by_name() -> None:
@@ -118,4 +122,4 @@ def test_shuffling_moves_anchors_of_training_samples_only() -> None:
     moved = [a.captions != b.captions for a, b in zip(plain.train, shuffled.train, strict=True)]
     assert sum(moved) > 30
     assert shuffled.test == plain.test
-    assert shuffled == prepare(Listed(rows), shuffle_pairs=True)
+    assert shuffled.train == prepare(Listed(rows), shuffle_pairs=True).train

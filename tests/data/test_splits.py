@@ -96,7 +96,7 @@ def test_a_source_without_splits_trains_beside_a_test_source() -> None:
 
 def test_a_group_in_two_parts_is_refused_whatever_its_source() -> None:
     train, test = pair("a", split="train", group="g"), pair("b", split="test", group="g")
-    with pytest.raises(ManifestError, match="group 'g' .* train and test"):
+    with pytest.raises(ManifestError, match=r"group 'g' .* train and test"):
         split([train, test])
     with pytest.raises(ManifestError, match="group 'g'"):
         split_pairs([[train], [test]], DataSection())
@@ -174,7 +174,7 @@ def test_excluded_samples_and_groups_are_not_trained_on(tmp_path: Path, suffix: 
 
 
 def test_an_absent_exclude_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="data.exclude names .*none.txt; no such file"):
+    with pytest.raises(ManifestError, match=r"data.exclude names .*none.txt; no such file"):
         split(MARKED, exclude=(str(tmp_path / "none.txt"),))
 
 
@@ -199,7 +199,7 @@ def test_a_similarity_that_is_no_number_is_refused(value: str) -> None:
 
 def test_nothing_left_says_why() -> None:
     pairs = [pair("a", split="train", language="de"), pair("b", split="test")]
-    with pytest.raises(DataError, match="other_language.*data.train_languages"):
+    with pytest.raises(DataError, match=r"other_language.*data.train_languages"):
         split(pairs)
 
 

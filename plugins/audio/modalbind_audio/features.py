@@ -33,7 +33,7 @@ def compute_fbank(samples: Tensor, options: AudioOptions) -> Tensor:
     Args:
         samples: Float32 `(samples,)`. Fewer than 16 frames need are padded with zeros at the
             end: a sound may be short, but an encoder has to get one patch.
-        options: Mel filters, frame shift, window, scale and statistics.
+        options: Mel filters, frame shift, window, scale, floor and statistics.
 
     Returns:
         Float32 `(time, mels)`: `(log-mel - mean) / (2 * std)`.
@@ -51,6 +51,8 @@ def compute_fbank(samples: Tensor, options: AudioOptions) -> Tensor:
         frame_shift=options.frame_shift_ms,
         window_type=options.fbank_window,
     )
+    if options.fbank_floor is not None:
+        log_mel = log_mel.clamp_min(options.fbank_floor)
     return (log_mel - options.fbank_mean) / (2 * options.fbank_std)
 
 

@@ -50,6 +50,11 @@ class AudioOptions(Options):
         gt=0,
         description="Factor on the waveform before log-mel; BEATs has 16-bit range.",
     )
+    fbank_floor: float | None = Field(
+        default=None,
+        description="Log-mel (natural log, before normalising) below this is raised to it, so "
+        "that digital silence, at -16, does not dwarf all sound; BEATs has none.",
+    )
     fbank_mean: float = Field(
         default=15.41663, description="Subtracted from log-mel (natural log); BEATs' AudioSet mean."
     )

@@ -25,6 +25,20 @@ Array: TypeAlias = NDArray[Any]
 _PITCH_HZ = {"small": 1150.0, "medium": 480.0, "big": 200.0}
 _LEVEL_DB = {"near": -4.0, "mid": -14.0, "far": -25.0}
 _WET = {"near": 0.0, "mid": 0.4, "far": 0.75}
+# A body's resonance tells its kind whatever its pitch, as with real instruments and animals.
+_BODY_HZ = {
+    "bell": 6500.0,
+    "drum": 330.0,
+    "trumpet": 900.0,
+    "flute": 2450.0,
+    "bird": 4700.0,
+    "frog": 460.0,
+    "bee": 3400.0,
+    "dog": 1250.0,
+    "cat": 640.0,
+    "clock": 1750.0,
+}
+_BODY_LEVEL = 0.6
 _REVERB_DECAY_S = 0.08
 _FLOOR_DB = -62.0
 _TIME = np.arange(int(EVENT_S * SAMPLE_RATE_HZ), dtype=np.float32) / SAMPLE_RATE_HZ
@@ -78,6 +92,8 @@ def _add_group(dry: Array, thing: Thing, start_s: float, rng: np.random.Generato
     """Add the events of one group; returns when the last one ends."""
     f = _PITCH_HZ[thing.size] * rng.uniform(0.96, 1.04)
     event = _TIMBRES[thing.kind](f, _TIME, rng).astype(np.float32)
+    body = _band_noise(_BODY_HZ[thing.kind], 0.1, len(event), rng) * np.exp(-_TIME / 0.05)
+    event = event / np.abs(event).max() + _BODY_LEVEL * body / np.abs(body).max()
     event *= _fade() * (0.5 / float(np.abs(event).max()))
     for _ in range(thing.count):
         begin = int((start_s + rng.uniform(-0.012, 0.012)) * SAMPLE_RATE_HZ)
@@ -115,6 +131,13 @@ def _tone(f: float, t: Array, partials: Sequence[tuple[float, float]]) -> Array:
     return sum(
         (level * np.sin(_TAU * multiple * f * t) for multiple, level in kept), np.zeros_like(t)
     )
+
+
+def _band_noise(f: float, width_octaves: float, n: int, rng: np.random.Generator) -> Array:
+    """Return `n` samples of noise around `f`, a bell curve over octaves."""
+    noise = np.fft.rfft(rng.standard_normal(n))
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(n, 1 / SAMPLE_RATE_HZ), 1) / f)
+    return np.fft.irfft(noise * np.exp(-((octaves / width_octaves) ** 2)), n)
 
 
 def _sweep(f_of_t: Array) -> Array:
@@ -163,9 +186,7 @@ def _bee(f: float, t: Array, rng: np.random.Generator) -> Array:
 
 def _dog(f: float, t: Array, rng: np.random.Generator) -> Array:
     """A burst of noise around the pitch."""
-    noise = np.fft.rfft(rng.standard_normal(len(t)))
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(t), 1 / SAMPLE_RATE_HZ), 1) / f)
-    band = np.fft.irfft(noise * np.exp(-((octaves / 0.35) ** 2)), len(t))
+    band = _band_noise(f, 0.35, len(t), rng)
     return np.asarray(band * np.exp(-t / 0.07) * np.minimum(1, t / 0.01), np.float32)
 
 

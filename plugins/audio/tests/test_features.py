@@ -64,3 +64,14 @@ def test_level():
         -3.01, abs=0.01
     )
     assert compute_level_db(torch.zeros(10)) == pytest.approx(-120.0)
+
+
+def test_a_floor_raises_silence_and_nothing_else() -> None:
+    rng = np.random.default_rng(3)
+    samples = torch.from_numpy(rng.normal(0, 0.1, 16_000).astype(np.float32))
+    samples[8000:] = 0
+    options = AudioOptions(fbank_floor=10.0)
+    plain, floored = compute_fbank(samples, OPTIONS), compute_fbank(samples, options)
+    floor = (10.0 - OPTIONS.fbank_mean) / (2 * OPTIONS.fbank_std)
+    assert torch.equal(floored, torch.maximum(plain, torch.tensor(floor)))
+    assert plain.min() < floor - 1 and floored.max() == plain.max()
