@@ -79,14 +79,20 @@ def align(
     directory = RunDirectory(out or (latest_run_path() if resume else default_run_path(recipe)))
     progress, meter = Progress(console), CostMeter()
     accelerator = _build_accelerator(recipe, directory)
+
+    def read_all() -> RunInputs:
+        return open_inputs(resolved, AnchorCache(), str(accelerator.device), progress.count)
+
     with directory.lock(), meter:
+        # What is to be replaced stays until its replacement is known to be possible.
+        ready = read_all() if force else None
         goes_on = directory.start(recipe, resume=resume, force=force)
         if goes_on and directory.report_file.exists():
             point_latest(directory.path)
             progress.say(f"{directory.path} is finished already")
             return Run(directory.path)
         with directory.discarded_if_refused(is_new=not goes_on):
-            inputs = open_inputs(resolved, AnchorCache(), str(accelerator.device), progress.count)
+            inputs = ready or read_all()
             _record_identity(directory, inputs, recipe.anchor.sides)
         point_latest(directory.path)
         tower = _train(resolved, inputs, directory, accelerator, progress, meter)

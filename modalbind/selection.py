@@ -75,6 +75,11 @@ class Selection:
         )
         labels = torch.tensor(inputs.val.sample_labels)
         sides = [pool for pool in inputs.embed_pools(inputs.val) if self._is_trained(pool)]
+        if not sides:
+            raise DataError(
+                "a score on the validation split asked for; its samples have nothing in a "
+                "training language; check data.train_languages"
+            )
         scores = [
             compute_retrieval(
                 embeddings, pool.embeddings, labels, pool.labels, bootstrap=0, tile=section.tile

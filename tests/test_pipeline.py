@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 def test_a_killed_process_is_resumed_to_the_same_bytes(
     toy_world: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    recipe = toy.build_recipe(toy_world, train={"epochs": 400, "checkpoint_every": 7})
+    recipe = toy.build_recipe(toy_world, train={"epochs": 80, "checkpoint_every": 7})
     whole = pipeline.align(recipe, out=tmp_path / "whole")
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
     code = (

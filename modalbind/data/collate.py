@@ -5,7 +5,7 @@ Letters: `n` samples, `m` distinct anchors of the batch, `dim` the anchor space.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -49,11 +49,13 @@ def build_side(
     keys: Sequence[str],
     embeddings: Tensor,
     weight: float,
+    owned: Sequence[Collection[str]] | None = None,
 ) -> AnchorSide:
     """Lay out one anchor modality of a batch.
 
-    Equal anchors become one column, positive for each of their rows. Columns that share a row's
-    positive key without being its own are excluded: neither positive nor negative.
+    Equal anchors become one column, positive for each of their rows. Columns that share one of
+    the positive keys that a row owns, without being its own, are excluded: neither positive nor
+    negative.
 
     Args:
         modality: `text` or `image`.
@@ -61,6 +63,8 @@ def build_side(
         keys: Per sample, the positive key of that anchor.
         embeddings: All anchor embeddings of this modality, `(any, dim)`.
         weight: Share in the loss.
+        owned: Per sample, all positive keys that it has, also those of anchors that this batch
+            did not draw for it; default: `keys`.
     """
     columns = sorted({row for row in rows if row >= 0})
     place = {row: column for column, row in enumerate(columns)}
@@ -74,10 +78,12 @@ def build_side(
     for column, names in column_keys.items():
         for name in names:
             by_key.setdefault(name, []).append(column)
-    for index, (row, key) in enumerate(zip(rows, keys, strict=True)):
+    owned = [{key} for key in keys] if owned is None else owned
+    for index, (row, own) in enumerate(zip(rows, owned, strict=True)):
         if row < 0:
             continue
-        excluded[index, by_key[key]] = True
+        for key in own:
+            excluded[index, by_key.get(key, [])] = True
         excluded[index, place[row]] = False
         positives[index, place[row]] = 1.0
     picked = embeddings[torch.tensor(columns, dtype=torch.long)].float()

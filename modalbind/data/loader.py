@@ -196,8 +196,10 @@ class TrainingBatches:
         bank = self.banks[modality]
         rows: list[int] = []
         keys: list[str] = []
+        owned: list[set[str]] = []
         for sample in samples:
             choices = list_anchors(sample, modality)
+            owned.append({positive_key for _, positive_key in choices})
             if not choices:
                 rows.append(-1)
                 keys.append("")
@@ -206,7 +208,7 @@ class TrainingBatches:
             anchor_key, positive_key = choices[pick]
             rows.append(bank.rows[anchor_key])
             keys.append(positive_key)
-        return build_side(modality, rows, keys, bank.embeddings, weight)
+        return build_side(modality, rows, keys, bank.embeddings, weight, owned)
 
 
 class _PlannedBatches:

@@ -7,7 +7,7 @@ the options model of the spec of that name (`modalbind.recipe.load.resolve`).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -53,7 +53,7 @@ class AnchorSection(Section):
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of that kind of anchor (pooling, prefix …)."
     )
-    sides: dict[str, float] = Field(
+    sides: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={"text": 1.0},
         description="Which of its modalities the samples are paired with, and their weight.",
     )

@@ -88,3 +88,9 @@ def test_every_cell_is_what_the_keys_say(batch: list[tuple[int, str]]) -> None:
     assert side.positives.sum(dim=1).tolist() == [float(row >= 0) for row in rows]
     if columns:
         check_sides(torch.zeros(len(rows), 4), side.embeddings, side.positives, side.excluded)
+
+
+def test_a_caption_that_a_row_owns_but_did_not_draw_is_no_negative() -> None:
+    side = build_side("text", [0, 1], ["a", "b"], torch.eye(2), 1.0, owned=[{"a", "b"}, {"b", "c"}])
+    assert side.excluded.tolist() == [[False, True], [False, False]]
+    assert side.positives.tolist() == [[1.0, 0.0], [0.0, 1.0]]

@@ -369,9 +369,7 @@ class Beats(nn.Module):
             InputError: If the checkpoint was not fine-tuned.
         """
         if self.predictor is None:
-            raise InputError(
-                "BEATs classes; this checkpoint has no predictor; use a fine-tuned one"
-            )
+            raise InputError("BEATs classes; there is no predictor; use a fine-tuned checkpoint")
         tokens, mask = self.tokens(features, valid_mask)
         return masked_mean(self.predictor(self.predictor_dropout(tokens)), mask).sigmoid()
 
