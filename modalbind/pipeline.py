@@ -306,7 +306,7 @@ def _check_device(name: str) -> None:
     here["mps"] = int(torch.backends.mps.is_available())
     number = int(index) if index.isdigit() else 0
     if number >= here.get(kind, 0):
-        found = ", ".join(device for device, count in here.items() if count)
+        found = ", ".join(n for n, count in here.items() if count and n != "auto")
         raise InputError(f"device '{name}' asked for; this machine has {found}; use --device auto")
     if kind == "cuda":
         torch.cuda.set_device(number)
