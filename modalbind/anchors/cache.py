@@ -66,7 +66,8 @@ class CachedSpace:
     Attributes:
         fingerprint: Of the space.
         name: As it was called when it was first used; empty if unknown.
-        rows: Embeddings by modality.
+        rows: Embeddings stored, by modality. After a kill in the middle of a merge some are stored
+            twice, and counted twice, until the next merge; they are found once all the same.
         size_bytes: On disk, all files together.
         used_at: When it was last opened, in seconds since 1970.
     """

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalbind.anchors import cache as cache_module
-from modalbind.anchors.cache import AnchorCache, default_root
+from modalbind.anchors.cache import MAX_SMALL_SHARDS, AnchorCache, default_root
 from modalbind.anchors.shards import DamagedShardError, Keys, Vectors, as_keys
 from modalbind.errors import ModalbindError
 
@@ -227,31 +228,58 @@ def test_two_processes_lose_nothing(tmp_path: Path) -> None:
     assert reader.verify() == []
 
 
-def _write_until_killed(root: str) -> None:
+def _write_until_killed(root: str, written: Any) -> None:
     cache = AnchorCache(Path(root))
-    number = 0
     while True:
-        append(cache, range(number, number + 4))
-        number += 4
+        append(cache, range(written.value, written.value + 4))
+        written.value += 4
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_kill_leaves_a_readable_cache(tmp_path: Path) -> None:
+def test_a_kill_loses_nothing_that_was_written(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    written = context.Value("q", 0, lock=False)
     for _ in range(3):
-        writer = multiprocessing.get_context("fork").Process(
-            target=_write_until_killed, args=(str(tmp_path),)
-        )
+        before = written.value
+        writer = context.Process(target=_write_until_killed, args=(str(tmp_path), written))
         writer.start()
-        while not shards(tmp_path):
+        while written.value == before:
             time.sleep(0.01)
         time.sleep(0.25)
         assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
-    cache = AnchorCache(tmp_path)
-    rows = cache.spaces()[0].rows["text"]
-    assert rows >= 4 and rows % 4 == 0
-    assert_holds(cache, range(rows))
-    assert cache.verify() == []
-    append(cache, range(rows + 10))  # the lock of the dead does not hold
-    assert_holds(cache, range(rows + 10))
+        cache = AnchorCache(tmp_path)
+        assert_holds(cache, range(written.value))
+        assert cache.verify() == []
+    append(cache, range(written.value + 10))  # the lock of the dead does not hold
+    assert_holds(cache, range(written.value + 10))
+
+
+def test_a_kill_within_a_merge_leaves_rows_twice_until_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, written = AnchorCache(tmp_path), 0
+
+    unlink = Path.unlink
+
+    def die(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix == ".shard":  # the merged one is published, the small ones still there
+            raise KeyboardInterrupt
+        unlink(self, missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", die)
+        while True:
+            written += 4
+            append(cache, range(written))
+    after = AnchorCache(tmp_path)
+    assert_holds(after, range(written))
+    assert after.spaces()[0].rows == {"text": 2 * written}
+    assert after.verify() == []
+    for _ in range(MAX_SMALL_SHARDS + 1):
+        written += 4
+        append(after, range(written))
+    assert_holds(AnchorCache(tmp_path), range(written))
+    stored = AnchorCache(tmp_path).spaces()[0].rows["text"]
+    assert stored == written
