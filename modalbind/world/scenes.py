@@ -209,9 +209,10 @@ def _scene(split: str, number: int) -> Scene:
 
 def _shuffled(split: str, n_objects: int, seed: int) -> Iterator[Scene]:
     """Yield the split's scenes of one or two kinds, in an order fixed by hashes for all time."""
-    numbers = range(count_scenes(split))
-    scenes = ((number, _scene(split, number)) for number in numbers)
-    wanted = [number for number, scene in scenes if len(scene.objects) == n_objects]
+    groups = _groups(split)
+    n_places = count_scenes(split) // len(groups)
+    starts = (n_places * i for i, group in enumerate(groups) if len(group) == n_objects)
+    wanted = [number for start in starts for number in range(start, start + n_places)]
     wanted.sort(key=lambda number: hashlib.blake2b(f"{seed}/{number}".encode()).digest())
     return (_scene(split, number) for number in wanted)
 
