@@ -60,7 +60,7 @@ def write_clotho(folder: Path) -> None:
 
 
 def write_wavcaps(folder: Path) -> None:
-    """One clip a source, and one on a blacklist, whose sound would be missing."""
+    """One clip a source, and one on a blacklist."""
     tables = {
         "AudioSet_SL/as_final": [("Yclipwav0000.wav", "Wind."), ("Yblacklisted.wav", "A leak.")],
         "BBC_Sound_Effects/bbc_final": [("2219", "A steam train.")],
@@ -74,9 +74,9 @@ def write_wavcaps(folder: Path) -> None:
             stem = key.removesuffix(".wav")
             write_sound(folder / f"audio/{name.split('/')[0]}/{stem}.flac", len(name) + number)
     lists = {"all_ac": ["Yblacklisted.wav"], "ub8k_esc50_vggsound": []}
-    for name, clips in lists.items():
+    for name, banned in lists.items():
         path = folder / f"json_files/blacklist/blacklist_exclude_{name}.json"
-        write_text(path, json.dumps({"AudioSet": clips, "FreeSound": []}))
+        write_text(path, json.dumps({"AudioSet": banned, "FreeSound": []}))
 
 
 @pytest.fixture
@@ -173,10 +173,13 @@ def test_a_run_outlives_the_published_weights(root: Path, tmp_path: Path, weight
     run = pipeline.align(recipe, out=tmp_path / "run")
     assert run.recipe == resolve(recipe).recipe
     sound = [root / "Clotho/validation/validation.wav"]
-    before = modalbind.load(run.path).embed("audio", sound)
+    before, report = modalbind.load(run.path).embed("audio", sound), run.report
     weights.unlink()
     assert torch.equal(modalbind.load(run.path).embed("audio", sound), before)
-    assert pipeline.align(recipe, out=run.path, resume=True).report == run.report
+    # As if it had been killed after training, before the report.
+    run.directory.report_file.unlink()
+    again = pipeline.align(recipe, out=run.path, resume=True).report
+    assert again.retrieval == report.retrieval
 
 
 def test_a_stopped_run_goes_on_from_published_weights(
