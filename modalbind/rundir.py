@@ -30,7 +30,7 @@ from modalbind.checkpoint import (
     write_file,
     write_json,
 )
-from modalbind.errors import InputError, RunError
+from modalbind.errors import CorruptFileError, InputError, RunError
 from modalbind.recipe import Recipe, dump_recipe, load_recipe
 from modalbind.types import StepResult
 
@@ -58,10 +58,12 @@ class RunDirectory:
         """Hold the folder for this process; makes it if it is not there.
 
         Raises:
-            RunError: If another process has it, or a file lies there.
+            RunError: If another process has it, or something that is no run lies there; nothing
+                is written then.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"run {self.path} asked for; a file lies there; use another --out")
+        self._check_own()
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
@@ -90,6 +92,7 @@ class RunDirectory:
             RunError: If the folder is taken, or was made by another recipe.
         """
         self._remove_leftovers()
+        self._check_own()
         if self.recipe_file.exists():
             if resume:
                 self._check_same_recipe(recipe)
@@ -100,11 +103,6 @@ class RunDirectory:
                     "use --resume to go on, --force to replace it, or another --out"
                 )
             self._clear()
-        elif self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
-            raise RunError(
-                f"run {self.path} asked for; the folder is not empty and not a run; "
-                "use another --out"
-            )
         self.path.mkdir(parents=True, exist_ok=True)
         write_file(self.recipe_file, dump_recipe(recipe).encode())
         return False
@@ -160,8 +158,18 @@ class RunDirectory:
         write_json(self.run_file, {"format": FORMAT, **identity})
 
     def read_identity(self) -> dict[str, Any]:
-        """Return run.json."""
-        return dict(read_json(self.run_file))
+        """Return run.json.
+
+        Raises:
+            RunError: If it is absent.
+            CorruptFileError: If it is damaged, or names no anchor space.
+        """
+        found = read_json(self.run_file)
+        if not isinstance(found, dict) or not isinstance(found.get("anchor"), dict):
+            raise CorruptFileError(
+                f"{self.run_file} asked for; it names no anchor space; restore it"
+            )
+        return found
 
     def write_broken(self, broken: tuple[tuple[str, str, str], ...]) -> None:
         """List the samples that were left out."""
@@ -205,11 +213,25 @@ class RunDirectory:
             self.recipe_file,
         )
 
+    def _check_own(self) -> None:
+        """Refuse a folder that holds other things than a run."""
+        if self.recipe_file.exists() or not self.path.is_dir():
+            return
+        if set(self.path.iterdir()) - {self.path / ".lock", *self._leftovers()}:
+            raise RunError(
+                f"run {self.path} asked for; the folder is not empty and not a run; "
+                "use another --out"
+            )
+
     def _remove_leftovers(self) -> None:
-        """Remove what a killed process had staged; nothing else is ever named so."""
-        for file in self._own_files():
-            for left in self.path.glob(f".{file.name}.*.tmp"):
-                left.unlink(missing_ok=True)
+        for left in self._leftovers():
+            left.unlink(missing_ok=True)
+
+    def _leftovers(self) -> list[Path]:
+        """Return what a killed process had staged; nothing else is ever named so."""
+        return [
+            left for file in self._own_files() for left in self.path.glob(f".{file.name}.*.tmp")
+        ]
 
 
 def default_run_path(recipe: Recipe) -> Path:

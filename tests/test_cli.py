@@ -12,6 +12,7 @@ import yaml
 
 import modalbind
 from modalbind.cli import main
+from modalbind.cli.output import print_table
 from modalbind.errors import RunError
 from modalbind.recipe import catalog
 
@@ -239,6 +240,12 @@ def test_help(capsys, args):
         (["align", "--modality", "sonar"], "modality 'sonar' not found; installed: "),
         (["align", "--seed", "x"], "modalbind align --help"),
         (["align", "--modality", "audio", "--seeds", "x"], "write --seeds 0,1,2"),
+        (["align", "--modality", "audio", "--seeds", ","], "an item is empty"),
+        (["align", "--modality", "audio", "--seeds", "0,1,0"], "stands twice"),
+        (["align", "--modality", "audio", "--folds", ""], "an item is empty"),
+        (["align", "--resume", "--set", "train.epochs=3"], "repeat all that it was started with"),
+        (["align", "--resume", "--force"], "one keeps the run, the other replaces it"),
+        (["cache", "prune", "fff"], "has none; name one of these"),
         (["evaluate"], "Missing argument"),
         (["embed", "run", "a.wav", "--out", "x.npz"], "--modality"),
         (["recipes", "show", "absent"], "recipe 'absent' not found"),
@@ -282,6 +289,19 @@ def test_interrupt_is_130_and_termination_passes(capsys, calls, recipe_file):
     modalbind.pipeline.align = raising(SystemExit(143))
     with pytest.raises(SystemExit, match="143"):
         main(["align", "--recipe", recipe_file])
+
+
+def test_python_m_is_the_command_line(tmp_path):
+    command = [sys.executable, "-m", "modalbind", "algin"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such command 'algin'" in done.stderr
+
+
+def test_what_is_piped_is_not_cut_at_80_columns(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table(("name",), [("x" * 100,)], "none")
+    assert "x" * 100 in capsys.readouterr().out
 
 
 def test_looking_never_imports_torch():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modalbind import rundir
-from modalbind.errors import InputError, RunError
+from modalbind.errors import CorruptFileError, InputError, RunError
 from modalbind.recipe import Recipe
 from modalbind.rundir import RunDirectory, default_run_path, latest_run_path, point_latest
 from modalbind.types import StepResult
@@ -72,7 +72,16 @@ def test_a_folder_of_something_else_is_never_touched(
     (run.path / "thesis.txt").write_text("irreplaceable")
     with pytest.raises(RunError, match="not empty and not a run"):
         start(run, **options)
+    assert [p.name for p in run.path.iterdir()] == ["thesis.txt"]
     assert (run.path / "thesis.txt").read_text() == "irreplaceable"
+
+
+def test_what_a_kill_left_before_the_recipe_does_not_take_the_folder(run: RunDirectory) -> None:
+    run.path.mkdir()
+    for name in (".lock", ".recipe.yaml.1-a.tmp"):
+        (run.path / name).write_text("")
+    assert start(run) is False
+    assert {p.name for p in run.path.iterdir()} <= {"recipe.yaml", ".lock"}
 
 
 def test_force_leaves_what_is_not_the_runs_own(run: RunDirectory) -> None:
@@ -171,6 +180,10 @@ def test_identity_and_broken_samples_are_kept(run: RunDirectory) -> None:
     start(run)
     run.write_identity({"anchor": {"dim": 3}})
     assert run.read_identity() == {"format": 1, "anchor": {"dim": 3}}
+    for damaged in ("{}", "[]", '{"anchor": 3}'):
+        run.run_file.write_text(damaged)
+        with pytest.raises(CorruptFileError, match=r"run.json asked for; it names no anchor"):
+            run.read_identity()
     run.write_broken(())
     assert not run.broken_file.exists()
     run.write_broken((("a.wav", "empty", "no bytes"),))

@@ -34,7 +34,7 @@ from modalbind.anchors.shards import (
     Vectors,
     write_shard,
 )
-from modalbind.errors import ModalbindError
+from modalbind.errors import AnchorError, ModalbindError
 
 logger = logging.getLogger(__name__)
 
@@ -268,10 +268,19 @@ class AnchorCache:
 
         Returns:
             How much was removed.
+
+        Raises:
+            AnchorError: If no space here has that fingerprint; nothing is removed.
         """
         removed = Pruned(0, 0)
         now = time.time()
-        for space in self._space_folders():
+        spaces = self._space_folders()
+        if fingerprint and not any(space.name.startswith(fingerprint) for space in spaces):
+            raise AnchorError(
+                f"asked to remove space '{fingerprint}'; {self.root} has "
+                f"{', '.join(space.name[:16] for space in spaces) or 'none'}; name one of these"
+            )
+        for space in spaces:
             is_asked = bool(fingerprint) and space.name.startswith(str(fingerprint))
             is_old = unused_for_s is not None and now - _used_at(space) >= unused_for_s
             if is_asked or is_old:

@@ -78,6 +78,8 @@ def build(source: str, tag: str | None, options: TransformersOptions) -> Transfo
     """
     spec = f"transformers:{source}" + (f"@{tag}" if tag else "")
     path = Path(source).expanduser()
+    if not path.is_dir() and (path.is_absolute() or source.startswith(".")):
+        raise AnchorError(f"asked to open anchor {spec}; {path} is no folder; check the path")
     files = _Files(str(path.absolute()) if path.is_dir() else source, tag)
     advice = "check the name, the files and the network, or name a folder that has it"
     with opening(spec, advice), _quiet():

@@ -8,6 +8,7 @@ quick. Exit codes: 0 done, 1 failed while running, 2 wrong usage or bad input, 1
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -67,6 +68,8 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args) or ["--help"]
     state: dict[str, bool] = {}
     logging.basicConfig(level=logging.WARNING, format=f"{PROGRAM}: %(levelname)s: %(message)s")
+    # The hub's client tells each retry twice over; what comes of them is our one line.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     command = typer.main.get_command(app)
     try:
         result: Any = command.main(given, PROGRAM, standalone_mode=False, obj=state)

@@ -7,12 +7,16 @@ import logging
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modalbind.plugin_manager import CORE, load_plugins
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+PIPE_COLUMNS = 120  # nothing is cut off at a screen's edge where there is no screen
 PACKAGES = ("modalbind", "torch", "open_clip_torch", "transformers")
 
 
@@ -35,10 +39,19 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
+def print_result(rendered: RenderableType) -> None:
+    """Print tables to stdout, in the terminal's width; wide into a file or a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, PIPE_COLUMNS))
+    console.print(rendered)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
     """Print rows under headings, or `empty` if there are none."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -48,7 +61,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: st
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    print_result(table)
 
 
 def print_mapping(content: Mapping[str, Any]) -> None:

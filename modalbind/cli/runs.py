@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from modalbind.cli.output import Debug, Json, print_json, print_mapping
+from modalbind.cli.output import Debug, Json, print_json, print_mapping, print_result
 from modalbind.errors import RecipeError
 from modalbind.plugin_manager import load_plugins
 from modalbind.recipe.load import Request, build_request
@@ -47,7 +47,8 @@ def align(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, say what would be done.")
+        bool,
+        typer.Option("--dry-run", help="Check recipe, data and anchor; say what would be done."),
     ] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of everything random.", metavar="N")
@@ -72,10 +73,13 @@ def align(
 
     With neither recipe nor data it runs the modality's quick start: nothing to download.
     """
+    if resume and force:
+        raise RecipeError(
+            "--resume with --force asked for; one keeps the run, the other replaces it; give one"
+        )
     many_seeds, many_folds = _parse_seeds(seeds), _parse_folds(folds)
     request = Request(modality, recipe, data, anchor, root, seed, device, tuple(set_ or ()))
-    asked = _read_started(out) if resume and request == Request() else None
-    chosen = asked or build_request(request, load_plugins())
+    chosen = _choose(request, out, resume)
 
     from modalbind import pipeline, report
 
@@ -102,7 +106,7 @@ def align(
 
 def evaluate(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run directories; several are bound.")
+        list[Path], typer.Argument(metavar="RUN...", help="Run directory; one for now.")
     ],
     data: Annotated[
         Path | None, typer.Option(help="Other pairs to test on than the run's.", metavar="FILE")
@@ -113,7 +117,7 @@ def evaluate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure finished runs: every direction and language, beside chance and an interval."""
+    """Measure a finished run: every direction and language, beside chance and an interval."""
     from modalbind import pipeline, report
 
     console = None if json else _progress_console()
@@ -165,6 +169,18 @@ def _read_texts(inputs: list[str]) -> list[str]:
     return texts
 
 
+def _choose(request: Request, out: Path | None, resume: bool) -> Recipe:
+    """Return the recipe that is asked for, or that of the run to go on with."""
+    if not resume or request.recipe is not None or request.modality is not None:
+        return build_request(request, load_plugins())
+    if request != Request():
+        raise RecipeError(
+            "resuming with other options asked for; a run keeps the recipe it was started with; "
+            "leave them out, or repeat all that it was started with"
+        )
+    return _read_started(out)
+
+
 def _read_started(out: Path | None) -> Recipe:
     """Return the recipe of the run to go on with: `--resume` alone needs no other option."""
     from modalbind.rundir import RunDirectory, latest_run_path
@@ -182,23 +198,30 @@ def _print_result(result: Any, rendered: RenderableType, path: Path | None, as_j
     if as_json:
         print_json(result.model_dump(mode="json"))
         return
-    from rich.console import Console
-
-    Console().print(rendered)
+    print_result(rendered)
     if path is not None:
         print(f"written to {path}")
 
 
 def _parse_seeds(text: str | None) -> tuple[int, ...]:
-    parts = _split(text)
+    parts = _split("seeds", text)
     if not all(part.isdecimal() for part in parts):
         raise RecipeError(f"seeds '{text}' asked for; not all are numbers; write --seeds 0,1,2")
     return tuple(int(part) for part in parts)
 
 
 def _parse_folds(text: str | None) -> Literal["all"] | tuple[str, ...] | None:
-    return "all" if text == "all" else _split(text) or None
+    return "all" if text == "all" else _split("folds", text) or None
 
 
-def _split(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+def _split(option: str, text: str | None) -> tuple[str, ...]:
+    """Return the items of a list; none if the option is not given."""
+    if text is None:
+        return ()
+    parts = tuple(part.strip() for part in text.split(","))
+    if not all(parts) or len(set(parts)) < len(parts):
+        raise RecipeError(
+            f"{option} '{text}' asked for; an item is empty or stands twice; "
+            f"write for example --{option} 0,1,2"
+        )
+    return parts

@@ -56,7 +56,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise ManifestError(f"manifest {path} asked for; no such file; check the path")
     try:
         rows = list(reader(path))
-    except (UnicodeDecodeError, csv.Error, OSError, ValueError) as error:
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"manifest {path} cannot be read; {error}; save it as UTF-8") from error
+    except (csv.Error, OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise ManifestError(f"manifest {path} cannot be read; {first}; mend the file") from error
     if not rows:
@@ -133,7 +135,10 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, str]]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} is not JSON: {error.msg}") from error
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is not an object")
             yield _to_row(row)

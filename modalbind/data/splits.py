@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,8 +60,10 @@ def split_pairs(sources: Sequence[Sequence[Pair]], section: DataSection) -> list
         for a, b, c, (_, dropped) in zip(train, val, test, filtered, strict=True)
     ]
     if not any(split.train for split in splits):
+        dropped = sum((Counter(split.dropped) for split in splits), Counter[str]())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
         raise DataError(
-            f"training pairs asked for; none is left (dropped: {[s.dropped for s in splits]}); "
+            f"training pairs asked for; none is left (dropped: {reasons}); "
             "check data.train_languages, data.min_similarity, data.train_split"
         )
     return splits

@@ -77,7 +77,7 @@ def _retrieval_table(
         "recall@10": [_value(row.metrics.recall_at_10) for row in rows],
         "95 %": [_interval(row.metrics.recall_at_10) for row in rows],
         "chance": [f"{row.metrics.recall_at_10.chance:.3f}" for row in rows],
-        "rank": [] if is_short else [f"{row.metrics.median_rank:.4g}" for row in rows],
+        "rank": [] if is_short else [_rank(row.metrics.median_rank) for row in rows],
         "pool": [] if is_control else [str(row.n_targets) for row in rows],
         "": [_verdict(row.metrics.recall_at_10) for row in rows],
     }
@@ -112,7 +112,14 @@ def _gap_table(report: RunReport) -> Table:
 
 def _fill_table(title: str, columns: dict[str, list[str | Text]]) -> Table:
     """Make a table of the columns that have cells; strings are numbers and go to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        collapse_padding=True,  # one space between columns: all of them fit 80 letters
+    )
     filled = {name: cells for name, cells in columns.items() if cells}
     for name, cells in filled.items():
         table.add_column(
@@ -126,6 +133,10 @@ def _fill_table(title: str, columns: dict[str, list[str | Text]]) -> Table:
 def _value(metric: Metric) -> str:
     std = metric.std if isinstance(metric, Spread) else None
     return f"{metric.value:.3f}" + ("" if std is None else f" ±{std:.3f}")
+
+
+def _rank(rank: float) -> str:
+    return f"{rank:.0f}" if rank >= 100 else f"{rank:.3g}"
 
 
 def _interval(metric: Metric) -> str:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from modalbind.anchors import cache as cache_module
 from modalbind.anchors.cache import MAX_SMALL_SHARDS, AnchorCache, default_root
 from modalbind.anchors.shards import DamagedShardError, Keys, Vectors, as_keys
-from modalbind.errors import ModalbindError
+from modalbind.errors import AnchorError, ModalbindError
 
 SPACE = "f" * 64
 DIM = 6
@@ -148,6 +148,8 @@ def test_prune_by_fingerprint_and_age(tmp_path: Path) -> None:
         SPACE: {"text": 5},
         "0" * 64: {"image": 1},
     }
+    with pytest.raises(AnchorError, match=f"asked to remove space 'abc'; .* has .*{SPACE[:16]}"):
+        cache.prune(fingerprint="abc", unused_for_s=0)
     assert cache.prune(fingerprint="fff").files >= 1
     assert [space.fingerprint for space in cache.spaces()] == ["0" * 64]
     assert not cache.lookup(SPACE, "text", keys_of([1]))[0].any()

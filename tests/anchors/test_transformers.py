@@ -397,6 +397,8 @@ def test_missing_models_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(AnchorError, match="asked to open anchor transformers:") as caught:
             opened(Path(source))
         assert "\n" not in str(caught.value)
+    with pytest.raises(AnchorError, match="is no folder; check the path"):
+        opened(tmp_path / "absent")
 
 
 def test_minilm_agrees_with_sentence_transformers(fakes: Any) -> None:

@@ -91,6 +91,7 @@ def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
         ("p.jsonl", "", "no rows"),
         ("p.jsonl", "[1]\n", "line 1 is not an object"),
         ("p.jsonl", "{\n", "cannot be read"),
+        ("p.jsonl", '{"audio": "a"}\n\n{oops\n', "line 3 is not JSON"),
         ("p.jsonl", '{"audio": "a", "text": ["x", "y"]}\n', "'text' holds .* not one value"),
         ("p.parquet", "no parquet", "cannot be read"),
         ("p.tsv", "audio\ttext\n", "suffix '.tsv' is not known; use .csv, .jsonl, .parquet"),
@@ -106,7 +107,7 @@ def test_a_file_that_cannot_be_read_is_named(
 
 def test_bytes_that_are_no_text_and_absent_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes(b"audio,text\na.wav,\xff\n")
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(ManifestError, match=r"cannot be read; .*; save it as UTF-8"):
         read(tmp_path / "p.csv")
     with pytest.raises(ManifestError, match="no such file"):
         read(tmp_path / "q.csv")

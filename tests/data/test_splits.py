@@ -149,6 +149,8 @@ def test_only_training_languages_are_trained_on() -> None:
     found = split(pairs)
     assert (names(found.train), names(found.test)) == (["a"], ["c"])
     assert found.dropped == {"other_language": 1}
+    with pytest.raises(DataError, match=r"none is left \(dropped: 1 other_language\); check"):
+        split(pairs[1:])
     assert names(split(pairs, train_languages=("en", "de")).train) == ["a", "b"]
 
 

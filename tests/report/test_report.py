@@ -351,6 +351,16 @@ def test_terminal_shows_every_row_in_80_columns():
     assert len(lines) == 4
 
 
+def test_terminal_fits_80_columns_with_every_column_at_its_widest():
+    rows = [make_row(0.0, query="image", target="audio", language="sw", n=1000)]
+    rows[0] = rows[0].model_copy(
+        update={"metrics": rows[0].metrics.model_copy(update={"median_rank": 500.5})}
+    )
+    text = show(render_terminal(make_report(rows=rows)))
+    assert "…" not in text
+    assert " 500 " in text and "below chance" in text
+
+
 def test_terminal_takes_names_literally():
     text = show(render_terminal(make_report(rows=[make_row(query="[red]x[/red]")])))
     assert "[red]x[/red] → text" in text
