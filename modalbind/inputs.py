@@ -70,6 +70,17 @@ class RunInputs:
         """Read samples one after the other."""
         return map(self.data.store.load, samples)
 
+    def mean_anchors(self, samples: Sequence[Sample], sides: Sequence[str]) -> Tensor:
+        """Return for each sample the mean of its anchor embeddings, unit norm, `(n, dim)`."""
+        means = []
+        for sample in samples:
+            picked = [
+                self.banks[side].pick([key for key, _ in list_anchors(sample, side)])
+                for side in sides
+            ]
+            means.append(torch.cat(picked).mean(dim=0))
+        return torch.nn.functional.normalize(torch.stack(means), dim=1)
+
 
 def build_modality(resolved: Resolved) -> Modality:
     """Build what reads the samples."""

@@ -17,9 +17,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
-from torch import Tensor, nn
 
 from modalbind.anchors.cache import AnchorCache
+from modalbind.closed_form import fit_head
 from modalbind.cost import CostMeter
 from modalbind.data.loader import Augmentations, FeatureSet, TrainingBatches
 from modalbind.data.samples import Sample, list_anchors
@@ -32,24 +32,39 @@ from modalbind.errors import (
     InputError,
     RunError,
 )
-from modalbind.evaluation.embed import embed_samples
-from modalbind.evaluation.pools import UNIMODAL_LANGUAGE, Pool
-from modalbind.evaluation.protocol import Control, Protocol
+from modalbind.evaluation.comparison import RunScores, compare_systems, list_item_scores
+from modalbind.evaluation.pools import UNIMODAL_LANGUAGE
+from modalbind.evaluation.protocol import Protocol
 from modalbind.export import check_output, write_embeddings
 from modalbind.inputs import RunInputs, build_datasets, open_inputs
+from modalbind.measure import add_controls, build_protocol, measure
 from modalbind.plugin_manager import build, load_plugins
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, resolve
 from modalbind.recipe.schema import Choice
-from modalbind.report import RunReport, summarise, write_report, write_summary
-from modalbind.reporting import Measured, build_report
+from modalbind.report import (
+    Comparison,
+    RunReport,
+    SweepSummary,
+    read_summary,
+    summarise,
+    write_report,
+    write_summary,
+)
+from modalbind.reporting import build_comparison, build_report
 from modalbind.run import Run, describe_encoder, load, load_tower, publish_tower
-from modalbind.rundir import RunDirectory, default_run_path, latest_run_path, point_latest
+from modalbind.rundir import (
+    RunDirectory,
+    default_run_path,
+    latest_run_path,
+    list_runs,
+    point_latest,
+)
 from modalbind.selection import Selection
 from modalbind.training import Aligner
-from modalbind.trivial import predict_trivial
 
 CHECKPOINTS_PER_RUN = 10
+COMPARISON_RESAMPLES = 10_000
 SIGTERM_EXIT_CODE = 143
 
 
@@ -96,8 +111,8 @@ def align(
             _record_identity(directory, inputs, recipe.anchor.sides)
         point_latest(directory.path)
         tower = _train(resolved, inputs, directory, accelerator, progress, meter)
-        rules = _build_protocol(directory, recipe)
-        measured = _measure(resolved, inputs, tower, accelerator.device, rules)
+        rules = build_protocol(directory, recipe)
+        measured = measure(resolved, inputs, tower, rules)
         device = str(accelerator.device)
         report = build_report(recipe, inputs, directory, measured, meter, device)
         write_report(report, directory.path)
@@ -126,35 +141,64 @@ def evaluate(
     if len(runs) != 1:
         raise InputError(f"one run to evaluate asked for; {len(runs)} given; name one")
     directory = RunDirectory(runs[0])
-    resolved = resolve(directory.read_recipe(), load_plugins())
-    if data is not None:
-        resolved = resolve(_tested_on(resolved.recipe, data), load_plugins())
-    recipe = resolved.recipe
     progress, meter = Progress(console), CostMeter()
-    accelerator = _build_accelerator(recipe, directory)
     with meter:
-        inputs = open_inputs(
-            resolved,
-            AnchorCache(),
-            str(accelerator.device),
-            progress.count,
-            tests_all=data is not None,
-        )
-        _check_bound(directory, inputs)
-        tower = load_tower(directory, resolved, inputs.anchor.dim).to(accelerator.device)
-        rules = _build_protocol(directory, recipe)
-        measured = _measure(resolved, inputs, tower, accelerator.device, rules)
+        resolved, inputs, tower, rules = _open_finished(directory, data, progress)
+        measured = measure(resolved, inputs, tower, rules)
+        device = next(tower.parameters()).device
         if controls:
             shuffled = _train_shuffled(directory, console)
-            other = load_tower(shuffled.directory, resolved, inputs.anchor.dim)
-            other = other.to(accelerator.device)
-            _add_controls(measured, resolved, inputs, other, rules)
-        device = str(accelerator.device)
-        report = build_report(recipe, inputs, directory, measured, meter, device)
+            other = load_tower(shuffled.directory, resolved, inputs.anchor.dim).to(device)
+            add_controls(measured, resolved, inputs, other, rules)
+        report = build_report(resolved.recipe, inputs, directory, measured, meter, str(device))
     if data is None:
+        # What the run cost is what it took to train, not to measure it once more.
+        if directory.report_file.exists():
+            report = report.model_copy(update={"cost": Run(directory.path).report.cost})
         with directory.lock():
             write_report(report, directory.path)
     return report
+
+
+def evaluate_sweep(
+    path: Path, *, controls: bool = False, console: Console | None = None
+) -> SweepSummary:
+    """Measure every run of a sweep again, as `evaluate` does, and summarise them anew."""
+    before = read_summary(path)
+    reports = [evaluate([run], controls=controls, console=console) for run in list_runs(path)]
+    summary = summarise(reports, name=before.name, command=before.command)
+    write_summary(summary, path)
+    return summary
+
+
+def compare(
+    run: Path, other: Path, *, data: Path | None = None, console: Console | None = None
+) -> Comparison:
+    """Score two runs, or sweeps, on the same test items, and compare them item by item.
+
+    Args:
+        run: Run or sweep directory.
+        other: What it is held against; it may be bound to another anchor space.
+        data: Manifest to test both on, instead of their own test splits.
+        console: Where progress is shown.
+
+    Raises:
+        DataError: If they were not tested on the same items.
+    """
+    progress = Progress(console)
+
+    def score(path: Path) -> RunScores:
+        resolved, inputs, tower, rules = _open_finished(RunDirectory(path), data, progress)
+        measured = measure(resolved, inputs, tower, rules)
+        return list_item_scores(measured.retrieval, measured.zero_shot, rules.split)
+
+    rows = compare_systems(
+        [score(path) for path in list_runs(run)],
+        [score(path) for path in list_runs(other)],
+        resamples=COMPARISON_RESAMPLES,
+        seed=0,
+    )
+    return build_comparison(str(run), str(other), rows)
 
 
 def sweep(
@@ -312,6 +356,21 @@ def _check_device(name: str) -> None:
         torch.cuda.set_device(number)
 
 
+def _open_finished(
+    directory: RunDirectory, data: Path | None, progress: Progress
+) -> tuple[Resolved, RunInputs, Tower, Protocol]:
+    """Open a finished run with what it is tested on: its own test split, or other pairs."""
+    recipe = directory.read_recipe()
+    resolved = resolve(recipe if data is None else _tested_on(recipe, data), load_plugins())
+    device = _build_accelerator(resolved.recipe, directory).device
+    inputs = open_inputs(
+        resolved, AnchorCache(), str(device), progress.count, tests_all=data is not None
+    )
+    _check_bound(directory, inputs)
+    tower = load_tower(directory, resolved, inputs.anchor.dim).to(device)
+    return resolved, inputs, tower, build_protocol(directory, resolved.recipe)
+
+
 def _record_identity(directory: RunDirectory, inputs: RunInputs, sides: Collection[str]) -> None:
     if directory.run_file.exists():
         _check_bound(directory, inputs)
@@ -380,6 +439,8 @@ def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
 
 
 def _count_steps(recipe: Recipe, batches: TrainingBatches) -> int:
+    if recipe.train.solver == "ridge":
+        return 0
     total = batches.steps_per_epoch * recipe.train.epochs
     return min(total, recipe.train.max_steps or total)
 
@@ -396,20 +457,37 @@ def _train(
     if not directory.tower_note.exists():
         tower = _build_tower(resolved, inputs)
         describe_encoder(tower)  # what could not be loaded again is refused before it is trained
-        batches = _build_batches(resolved, inputs)
-        aligner = Aligner(
-            tower,
-            build(resolved.objective, resolved.objective_options),
-            resolved.recipe.train,
-            accelerator,
-            total_steps=_count_steps(resolved.recipe, batches),
-            seed=resolved.recipe.seed,
-        )
-        selection = Selection(resolved.recipe, inputs, directory)
-        _loop(aligner, batches, selection, directory, progress, meter)
-        selection.restore_best(aligner)
+        if resolved.recipe.train.solver == "ridge":
+            strength = fit_head(tower.to(accelerator.device), inputs, resolved.recipe)
+            meter.pairs_seen += len(inputs.data.train)
+            progress.say(f"linear head in closed form, ridge strength {strength:.3g}")
+        else:
+            _train_by_steps(tower, resolved, inputs, directory, accelerator, progress, meter)
         publish_tower(directory, tower, inputs.anchor.fingerprint)
     return load_tower(directory, resolved, inputs.anchor.dim).to(accelerator.device)
+
+
+def _train_by_steps(
+    tower: Tower,
+    resolved: Resolved,
+    inputs: RunInputs,
+    directory: RunDirectory,
+    accelerator: Accelerator,
+    progress: Progress,
+    meter: CostMeter,
+) -> None:
+    batches = _build_batches(resolved, inputs)
+    aligner = Aligner(
+        tower,
+        build(resolved.objective, resolved.objective_options),
+        resolved.recipe.train,
+        accelerator,
+        total_steps=_count_steps(resolved.recipe, batches),
+        seed=resolved.recipe.seed,
+    )
+    selection = Selection(resolved.recipe, inputs, directory)
+    _loop(aligner, batches, selection, directory, progress, meter)
+    selection.restore_best(aligner)
 
 
 def _loop(
@@ -468,60 +546,6 @@ def _sigterm_noted() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _measure(
-    resolved: Resolved,
-    inputs: RunInputs,
-    tower: nn.Module,
-    device: torch.device,
-    rules: Protocol,
-) -> Measured:
-    """Score every direction, language and class list on the test split."""
-    recipe = resolved.recipe
-    samples = _sample_pool(resolved, inputs, _embed_test(resolved, inputs, tower, device))
-    pools = inputs.embed_pools(inputs.test)
-    measured = Measured()
-    measured.retrieval = rules.score_samples(samples, pools)
-    if recipe.evaluation.link_text_image:
-        measured.reference = rules.score_anchor(pools)
-    measured.zero_shot = rules.score_classes(samples, inputs.class_sets)
-    measured.gap = rules.score_gaps(samples, pools)
-    return measured
-
-
-def _build_protocol(directory: RunDirectory, recipe: Recipe) -> Protocol:
-    """Return the rules of the run's tests; what was paired is what the run wrote down."""
-    paired = frozenset((side, language) for side, language in directory.read_identity()["paired"])
-    split = recipe.data.test_split if recipe.data.test_fold is None else "test"
-    return Protocol(recipe.evaluation, split, recipe.seed, paired)
-
-
-def _embed_test(
-    resolved: Resolved, inputs: RunInputs, tower: nn.Module, device: torch.device
-) -> Tensor:
-    return embed_samples(
-        tower,
-        inputs.modality,
-        inputs.load_all(inputs.data.test),
-        device=device,
-        batch_size=resolved.recipe.train.batch_size,
-        use_windows=resolved.recipe.evaluation.window,
-    )
-
-
-def _sample_pool(resolved: Resolved, inputs: RunInputs, embeddings: Tensor) -> Pool:
-    return Pool(
-        resolved.modality.name,
-        "",
-        embeddings,
-        torch.tensor(inputs.test.sample_labels, dtype=torch.int64),
-        tuple(_group_of(sample) for sample in inputs.data.test),
-    )
-
-
-def _group_of(sample: Sample) -> str:
-    return f"{sample.source}/{sample.group}"
-
-
 def _train_shuffled(directory: RunDirectory, console: Console | None) -> Run:
     """Train the recipe of a run on shuffled pairs, once; what is there already is used."""
     recipe = directory.read_recipe()
@@ -529,27 +553,6 @@ def _train_shuffled(directory: RunDirectory, console: Console | None) -> Run:
     shuffled = recipe.model_copy(update={"data": section})
     path = directory.path / "controls" / "shuffled"
     return align(shuffled, out=path, resume=True, console=console)
-
-
-def _add_controls(
-    measured: Measured,
-    resolved: Resolved,
-    inputs: RunInputs,
-    shuffled: Tower,
-    rules: Protocol,
-) -> None:
-    device = next(shuffled.parameters()).device
-    pools = inputs.embed_pools(inputs.test)
-    trivial, used = predict_trivial(inputs, resolved.recipe)
-    embedded: dict[Control, Tensor] = {
-        "shuffled": _embed_test(resolved, inputs, shuffled, device),
-        "trivial": trivial,
-    }
-    for control, embeddings in embedded.items():
-        samples = _sample_pool(resolved, inputs, embeddings)
-        measured.retrieval += rules.score_samples(samples, pools, control)
-        measured.zero_shot += rules.score_classes(samples, inputs.class_sets, control)
-    measured.notes.append(f"the trivial-feature control sees {', '.join(used)}")
 
 
 def _tested_on(recipe: Recipe, data: Path) -> Recipe:

@@ -15,10 +15,13 @@ from pathlib import Path
 from modalbind.cost import CostMeter
 from modalbind.data.samples import Sample
 from modalbind.evaluation import protocol
+from modalbind.evaluation.comparison import ComparedRow
 from modalbind.inputs import RunInputs
 from modalbind.recipe import Recipe
 from modalbind.report import (
     AnchorReport,
+    Comparison,
+    ComparisonRow,
     CostReport,
     DataReport,
     EnvironmentReport,
@@ -85,6 +88,29 @@ def build_report(
         loss=_loss_curve(directory),
         recipe=recipe.model_dump(mode="json"),
         notes=tuple(measured.notes),
+    )
+
+
+def build_comparison(run: str, other: str, rows: Sequence[ComparedRow]) -> Comparison:
+    """Write down what was compared; `run` and `other` name the two."""
+    return Comparison(
+        run=run,
+        other=other,
+        rows=tuple(
+            ComparisonRow(
+                query=row.key.query,
+                target=row.key.target,
+                language=row.key.language or None,
+                split=row.key.split,
+                metric=row.key.metric,
+                value=row.value,
+                other=row.other,
+                difference=row.difference.difference,
+                ci95=(row.difference.low, row.difference.high),
+                n_items=row.n_items,
+            )
+            for row in rows
+        ),
     )
 
 

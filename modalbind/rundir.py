@@ -234,6 +234,18 @@ class RunDirectory:
         ]
 
 
+def is_sweep(path: Path) -> bool:
+    """Say whether a folder is a sweep: no run itself, with a summary of those in it."""
+    return (path / "summary.json").is_file() and not (path / "recipe.yaml").exists()
+
+
+def list_runs(path: Path) -> list[Path]:
+    """Return the finished runs of a sweep, or the run itself."""
+    if not is_sweep(path):
+        return [path]
+    return sorted(found.parent for found in path.glob("*/report.json"))
+
+
 def default_run_path(recipe: Recipe) -> Path:
     """Return `runs/<recipe>-<time>`, not taken yet."""
     base = f"{recipe.name or recipe.modality.name}-{datetime.now():%Y%m%d-%H%M%S}".replace("/", "-")

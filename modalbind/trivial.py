@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from modalbind.data.samples import Sample, list_anchors
+from modalbind.data.samples import Sample
 from modalbind.evaluation import fit_trivial_control
 from modalbind.inputs import RunInputs
 from modalbind.recipe import Recipe
@@ -25,7 +24,7 @@ def predict_trivial(inputs: RunInputs, recipe: Recipe) -> tuple[Tensor, tuple[st
     embeddings = fit_trivial_control(
         features,
         _columns(train, columns),
-        _mean_anchors(inputs, train, tuple(recipe.anchor.sides)),
+        inputs.mean_anchors(train, tuple(recipe.anchor.sides)),
         [dict(inputs.modality.describe(s)) for s in inputs.load_all(test)],
         _columns(test, columns),
     )
@@ -35,14 +34,3 @@ def predict_trivial(inputs: RunInputs, recipe: Recipe) -> tuple[Tensor, tuple[st
 
 def _columns(samples: Sequence[Sample], columns: Sequence[str]) -> list[dict[str, str]]:
     return [{name: sample.columns.get(name, "") for name in columns} for sample in samples]
-
-
-def _mean_anchors(inputs: RunInputs, samples: Sequence[Sample], sides: Sequence[str]) -> Tensor:
-    means = []
-    for sample in samples:
-        vectors = [
-            inputs.banks[side].pick([key for key, _ in list_anchors(sample, side)])
-            for side in sides
-        ]
-        means.append(torch.cat(vectors).mean(dim=0))
-    return torch.nn.functional.normalize(torch.stack(means), dim=1)

@@ -64,12 +64,15 @@ def calls(monkeypatch):
         describe=record("describe", {"train_pairs": 8, "name": "one"}),
         sweep=record("sweep", Path("runs/sweep")),
         evaluate=record("evaluate", Report()),
+        evaluate_sweep=record("evaluate_sweep", Report()),
+        compare=record("compare", Report()),
         embed_files=record("embed_files", 3),
         verify_anchor=record("verify_anchor", {"fingerprint": "ab"}),
     )
     report = SimpleNamespace(
         render_terminal=lambda report: "the tables",
         render_summary_terminal=lambda summary: "the summary",
+        render_comparison_terminal=lambda comparison: "the comparison",
         read_summary=lambda path: Report(),
     )
     monkeypatch.setattr(modalbind, "pipeline", pipeline, raising=False)
@@ -154,10 +157,27 @@ def test_resume_alone_takes_the_recipe_of_the_run(calls, tmp_path, recipe_file, 
 
 
 def test_evaluate(capsys, calls):
-    run_json(capsys, "evaluate", "a", "b", "--data", "d.csv", "--controls")
-    ((_, (runs,), options),) = calls
-    assert runs == [Path("a"), Path("b")]
-    assert (options["data"], options["controls"]) == (Path("d.csv"), True)
+    run_json(capsys, "evaluate", "a", "--data", "d.csv")
+    run_json(capsys, "evaluate", "a", "--controls")
+    assert [args for _, args, _ in calls] == [([Path("a")],)] * 2
+    assert [(o["data"], o["controls"]) for _, _, o in calls] == [
+        (Path("d.csv"), False),
+        (None, True),
+    ]
+
+
+def test_evaluate_against_another_run(capsys, calls):
+    run_json(capsys, "evaluate", "a", "--against", "b", "--data", "d.csv")
+    ((name, runs, options),) = calls
+    assert (name, runs, options["data"]) == ("compare", (Path("a"), Path("b")), Path("d.csv"))
+
+
+def test_evaluate_a_sweep(capsys, calls, tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    assert main(["evaluate", str(tmp_path), "--controls"]) == 0
+    ((name, (path,), options),) = calls
+    assert (name, path, options["controls"]) == ("evaluate_sweep", tmp_path, True)
+    assert capsys.readouterr().out.strip() == "the summary"
 
 
 def test_embed_files_and_texts(capsys, calls, tmp_path):
@@ -247,6 +267,9 @@ def test_help(capsys, args):
         (["align", "--resume", "--force"], "one keeps the run, the other replaces it"),
         (["cache", "prune", "fff"], "has none; name one of these"),
         (["evaluate"], "Missing argument"),
+        (["evaluate", "a", "b"], "2 given; name one"),
+        (["evaluate", "a", "--controls", "--against", "b"], "give one"),
+        (["evaluate", "a", "--controls", "--data", "d.csv"], "a run's own test"),
         (["embed", "run", "a.wav", "--out", "x.npz"], "--modality"),
         (["recipes", "show", "absent"], "recipe 'absent' not found"),
         (["plugins", "check", "absent"], "plugin 'absent' not found"),

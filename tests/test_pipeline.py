@@ -243,6 +243,7 @@ def test_evaluate_repeats_the_scores_of_align(toy_world: Path, tmp_path: Path) -
     after = pipeline.evaluate([run.path])
     assert after.retrieval == before.retrieval
     assert after.zero_shot == before.zero_shot
+    assert after.cost == before.cost, "what the run cost stays what it took to train"
 
 
 def test_controls_are_rows_of_the_same_evaluation(toy_world: Path, tmp_path: Path) -> None:
@@ -274,6 +275,38 @@ def test_a_sweep_runs_every_seed_and_fold(toy_world: Path, tmp_path: Path) -> No
     summary = read_summary(path)
     assert (summary.seeds, summary.folds, summary.n_runs) == ((0, 1), ("0", "1", "2"), 6)
     assert len(list(path.glob("seed-*-fold-*/report.json"))) == 6
+
+
+def test_a_sweep_is_evaluated_run_by_run_and_summarised_anew(
+    toy_world: Path, tmp_path: Path
+) -> None:
+    recipe = toy.build_recipe(toy_world, train={"max_steps": 3})
+    path = pipeline.sweep(recipe, folds="all", out=tmp_path / "sweep")
+    before = read_summary(path)
+    after = pipeline.evaluate_sweep(path, controls=True)
+    assert after == read_summary(path)
+    assert {row.control for row in after.retrieval} == {"none", "shuffled", "trivial"}
+    assert [row for row in after.retrieval if row.control == "none"] == list(before.retrieval)
+
+
+def test_runs_are_compared_on_the_same_items(toy_world: Path, tmp_path: Path) -> None:
+    learnt = pipeline.sweep(toy.build_recipe(toy_world), folds="all", out=tmp_path / "learnt")
+    recipe = toy.build_recipe(toy_world, train={"max_steps": 1})
+    untrained = pipeline.sweep(recipe, seeds=(0, 1), folds="all", out=tmp_path / "untrained")
+    compared = pipeline.compare(learnt, untrained)
+    rows = {(r.query, r.target, r.language, r.metric): r for r in compared.rows}
+    row = rows["toy", "toy", "en", "top1"]
+    assert row.n_items == 36, "every sample is tested in one fold"
+    (own,) = [r for r in read_summary(learnt).zero_shot if r.language == "en"]
+    (other,) = [r for r in read_summary(untrained).zero_shot if r.language == "en"]
+    assert row.value == pytest.approx(own.metrics.top1.value)
+    assert row.other == pytest.approx(other.metrics.top1.value)
+    assert row.verdict == "better"
+    same = pipeline.compare(learnt, learnt)
+    assert {(r.difference, r.verdict) for r in same.rows} == {(0.0, "no difference shown")}
+    one = sorted(learnt.glob("seed-*"))[0]
+    with pytest.raises(DataError, match="same test items"):
+        pipeline.compare(learnt, one)
 
 
 def test_a_dry_run_writes_nothing(toy_world: Path, tmp_path: Path) -> None:

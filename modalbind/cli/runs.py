@@ -106,7 +106,7 @@ def align(
 
 def evaluate(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run directory; one for now.")
+        list[Path], typer.Argument(metavar="RUN...", help="A run, or a sweep; one for now.")
     ],
     data: Annotated[
         Path | None, typer.Option(help="Other pairs to test on than the run's.", metavar="FILE")
@@ -114,15 +114,41 @@ def evaluate(
     controls: Annotated[
         bool, typer.Option("--controls", help="Add shuffled and trivial-feature controls.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Compare with this run or sweep, item by item.", metavar="RUN"),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Measure a finished run: every direction and language, beside chance and an interval."""
+    _check_evaluate(runs, data, controls, against)
+
     from modalbind import pipeline, report
+    from modalbind.rundir import is_sweep
 
     console = None if json else _progress_console()
-    found = pipeline.evaluate(runs, data=data, controls=controls, console=console)
-    _print_result(found, report.render_terminal(found), None, json)
+    if against is not None:
+        compared = pipeline.compare(runs[0], against, data=data, console=console)
+        _print_result(compared, report.render_comparison_terminal(compared), None, json)
+    elif is_sweep(runs[0]) and data is None:
+        summary = pipeline.evaluate_sweep(runs[0], controls=controls, console=console)
+        _print_result(summary, report.render_summary_terminal(summary), None, json)
+    else:
+        found = pipeline.evaluate(runs, data=data, controls=controls, console=console)
+        _print_result(found, report.render_terminal(found), None, json)
+
+
+def _check_evaluate(
+    runs: list[Path], data: Path | None, controls: bool, against: Path | None
+) -> None:
+    if len(runs) != 1:
+        raise RecipeError(f"one run to evaluate asked for; {len(runs)} given; name one")
+    if controls and (against or data):
+        other = "--against" if against else "--data"
+        raise RecipeError(
+            f"--controls with {other} asked for; controls belong to a run's own test; give one"
+        )
 
 
 def embed(

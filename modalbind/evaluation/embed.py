@@ -45,30 +45,42 @@ def embed_samples(
         NonFiniteError: If an embedding is not finite.
     """
     means = []
-    for group in _batched(samples, batch_size):
-        cut = [modality.windows(s) if use_windows else [(0.0, 0.0, s)] for s in group]
-        vectors = embed_windows(tower, modality, cut, device, batch_size)
-        means += [torch.nn.functional.normalize(v.mean(dim=0), dim=0) for v in vectors]
+    for windows in embed_each(tower, modality, samples, device, batch_size, use_windows):
+        means.append(torch.nn.functional.normalize(windows.mean(dim=0), dim=0))
         if on_progress is not None:
             on_progress(len(means))
     return torch.stack(means) if means else torch.zeros(0, 0)
 
 
+def embed_each(
+    module: nn.Module,
+    modality: Modality,
+    samples: Iterable[Any],
+    device: torch.device,
+    batch_size: int,
+    use_windows: bool = True,
+) -> Iterator[Tensor]:
+    """Yield for each sample what a tower or an encoder makes of its windows, `(windows, width)`."""
+    for group in _batched(samples, batch_size):
+        cut = [modality.windows(s) if use_windows else [(0.0, 0.0, s)] for s in group]
+        yield from embed_windows(module, modality, cut, device, batch_size)
+
+
 @torch.inference_mode()
 def embed_windows(
-    tower: nn.Module,
+    module: nn.Module,
     modality: Modality,
     cut: Sequence[Sequence[Window]],
     device: torch.device,
     batch_size: int,
 ) -> list[Tensor]:
-    """Embed the windows of each sample, `(windows, dim)` per sample."""
-    tower.eval()
+    """Embed the windows of each sample with a tower or an encoder, `(windows, width)` each."""
+    module.eval()
     features = (modality.features(window) for windows in cut for _, _, window in windows)
     vectors = []
     for group in _batched(features, batch_size):
         padded, mask = pad_features(group, modality.is_padded)
-        vectors.append(tower(padded.to(device), None if mask is None else mask.to(device)).cpu())
+        vectors.append(module(padded.to(device), None if mask is None else mask.to(device)).cpu())
     stacked = torch.cat(vectors).float()
     if not bool(torch.isfinite(stacked).all()):
         raise NonFiniteError(

@@ -55,6 +55,7 @@ class Pool:
         embeddings: Unit norm `(n, dim)`.
         labels: Int64 `(n,)`; equal labels belong together.
         groups: Items of a group are resampled together.
+        keys: What each item is, the same in every run that tests on it.
     """
 
     modality: str
@@ -62,6 +63,7 @@ class Pool:
     embeddings: Tensor
     labels: Tensor
     groups: tuple[str, ...]
+    keys: tuple[Any, ...]
 
 
 def plan_test(samples: Sequence[Sample], links: Sequence[Link], link_source: int = 0) -> TestPlan:
@@ -120,6 +122,7 @@ def build_pool(plan: PoolPlan, embeddings: Tensor) -> Pool:
         embeddings,
         torch.tensor(plan.labels, dtype=torch.int64),
         tuple(str(label) for label in plan.labels),
+        plan.keys,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -25,6 +25,24 @@ Paired = Collection[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredItems:
+    """What a row was scored on, in the order of its score's per-item values.
+
+    Attributes:
+        keys: What each item is, the same in every run that tests on it.
+        groups: Items of a group are resampled together.
+    """
+
+    keys: tuple[Any, ...]
+    groups: tuple[str, ...]
+
+    @classmethod
+    def pick(cls, pool: Pool, rows: Sequence[int]) -> ScoredItems:
+        """Return those of some items of a pool."""
+        return cls(tuple(pool.keys[i] for i in rows), tuple(pool.groups[i] for i in rows))
+
+
+@dataclass(frozen=True, slots=True)
 class RetrievalRow:
     """One direction."""
 
@@ -35,6 +53,7 @@ class RetrievalRow:
     trained: bool
     control: Control
     score: RetrievalScore
+    items: ScoredItems
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +65,7 @@ class ZeroShotRow:
     language: str
     control: Control
     score: ZeroShotScore
+    items: ScoredItems
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +148,9 @@ class Protocol:
         except DataError:
             # Nothing in this pool belongs to any query: there is no score to tell.
             return []
+        items = ScoredItems.pick(query, score.query_index.tolist())
         row = RetrievalRow(
-            query.modality, target.modality, language, self.split, trained, control, score
+            query.modality, target.modality, language, self.split, trained, control, score, items
         )
         return [row]
 
@@ -139,17 +160,19 @@ class Protocol:
         """Classify samples by class names, in every language there is."""
         rows = []
         for found in sets:
+            items = ScoredItems.pick(samples, found.rows.tolist())
             score = compute_zero_shot(
                 samples.embeddings[found.rows],
                 found.prompts,
                 found.labels,
-                groups=[samples.groups[i] for i in found.rows.tolist()],
+                groups=items.groups,
                 bootstrap=self.section.bootstrap,
                 seed=self.seed,
             )
-            rows.append(
-                ZeroShotRow(samples.modality, found.dataset, found.language, control, score)
+            row = ZeroShotRow(
+                samples.modality, found.dataset, found.language, control, score, items
             )
+            rows.append(row)
         return rows
 
     def score_gaps(self, samples: Pool, pools: Sequence[Pool]) -> list[GapRow]:

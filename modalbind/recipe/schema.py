@@ -148,8 +148,13 @@ class TowerSection(Section):
 
 
 class TrainSection(Section):
-    """The loop."""
+    """How the tower is found: by the loop, or in closed form."""
 
+    solver: Literal["adamw", "ridge"] = Field(
+        default="adamw",
+        description="`adamw` trains by the objective; `ridge` fits a linear head on the encoder "
+        "as it is, in closed form: no steps, no objective, no augmentation.",
+    )
     epochs: int = Field(default=10, ge=1, description="Passes over the training samples.")
     max_steps: int | None = Field(default=None, ge=1, description="Stop after so many steps.")
     batch_size: int = Field(default=64, ge=2, description="Samples per optimizer step.")
@@ -239,6 +244,21 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     seed: int = Field(default=0, ge=0, description="Of everything random.")
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
+
+    @model_validator(mode="after")
+    def _check_closed_form(self) -> Recipe:
+        if self.train.solver != "ridge":
+            return self
+        if self.head.kind != "linear" or not self.head.bias:
+            raise ValueError("train.solver ridge fits a linear head with a bias; set head to that")
+        unused = {
+            "augment": bool(self.augment),
+            "tower.lora": self.tower.lora is not None,
+            "train.select_every": self.train.select_every > 0,
+        }
+        if found := [name for name, is_set in unused.items() if is_set]:
+            raise ValueError(f"train.solver ridge takes no steps; leave out {', '.join(found)}")
+        return self
 
     @model_validator(mode="after")
     def _check_early_stop(self) -> Recipe:

@@ -1,5 +1,6 @@
 """The report of a run: `report.json` for programs, `report.html` and tables for people."""
 
+from modalbind.report.comparison import Comparison, ComparisonRow
 from modalbind.report.files import (
     read_report,
     read_summary,
@@ -21,10 +22,16 @@ from modalbind.report.models import (
     ZeroShotRow,
 )
 from modalbind.report.sweep import SweepSummary, summarise
-from modalbind.report.terminal import render_summary_terminal, render_terminal
+from modalbind.report.terminal import (
+    render_comparison_terminal,
+    render_summary_terminal,
+    render_terminal,
+)
 
 __all__ = [
     "AnchorReport",
+    "Comparison",
+    "ComparisonRow",
     "CostReport",
     "DataReport",
     "EnvironmentReport",
@@ -39,6 +46,7 @@ __all__ = [
     "ZeroShotRow",
     "read_report",
     "read_summary",
+    "render_comparison_terminal",
     "render_summary_terminal",
     "render_terminal",
     "summarise",

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from modalbind.report.comparison import Comparison
 from modalbind.report.models import GROUPS, Metric, RetrievalRow, RunReport, ZeroShotRow
 from modalbind.report.sweep import Spread, SweepSummary
 
@@ -50,6 +51,23 @@ def render_summary_terminal(summary: SweepSummary) -> RenderableType:
         *_zero_shot_tables(summary.zero_shot),
         Text(f"{summary.n_runs} runs: seeds {seeds}{folds}; {summary.seconds:.1f} s"),
     )
+
+
+def render_comparison_terminal(comparison: Comparison) -> RenderableType:
+    """Return one table: recall@10 of every direction, and every classification."""
+    rows = [row for row in comparison.rows if row.metric in ("recall_at_10", "top1")]
+    columns: dict[str, list[str | Text]] = {
+        "": [Text(f"{row.query} → {row.target}", style="bold") for row in rows],
+        "lang": [Text(row.language or "") for row in rows],
+        "metric": [Text(row.metric) for row in rows],
+        "run": [f"{row.value:.3f}" for row in rows],
+        "other": [f"{row.other:.3f}" for row in rows],
+        "diff": [f"{row.difference:+.3f}" for row in rows],
+        "95 %": [f"{row.ci95[0]:+.3f}..{row.ci95[1]:+.3f}" for row in rows],
+        " ": [Text("" if row.verdict == "better" else row.verdict) for row in rows],
+    }
+    title = f"{comparison.run} against {comparison.other}, item by item"
+    return Group(_fill_table(title, columns))
 
 
 def _retrieval_tables(rows: Sequence[RetrievalRow]) -> list[RenderableType]:

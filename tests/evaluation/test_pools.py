@@ -99,3 +99,4 @@ def test_a_pool_carries_labels_and_groups() -> None:
     pool = build_pool(PoolPlan("text", "en", ("a", "b", "c"), (4, 4, 5)), vectors)
     assert pool.embeddings is vectors and pool.labels.dtype == torch.int64
     assert pool.labels.tolist() == [4, 4, 5] and pool.groups == ("4", "4", "5")
+    assert pool.keys == ("a", "b", "c")

@@ -12,7 +12,8 @@ from modalbind.recipe.schema import EvaluationSection
 
 def make_pool(modality: str, language: str = "", shift: int = 0, n: int = 6) -> Pool:
     vectors = torch.eye(8)[torch.arange(n)]
-    return Pool(modality, language, vectors, torch.arange(n) + shift, tuple(map(str, range(n))))
+    names = tuple(map(str, range(n)))
+    return Pool(modality, language, vectors, torch.arange(n) + shift, names, names)
 
 
 def make_protocol(*paired: tuple[str, str]) -> Protocol:
@@ -34,6 +35,12 @@ def test_a_direction_is_trained_if_its_sides_were_paired() -> None:
     ]
     assert {(r.split, r.control) for r in rows} == {("test", "none")}
     assert all(r.score.metrics["hit_at_1"].value == 1.0 for r in rows), "emergent may be perfect"
+
+
+def test_a_row_says_which_items_it_was_scored_on() -> None:
+    samples, texts = make_pool("audio"), make_pool("text", "en", shift=4)
+    rows = make_protocol().score_samples(samples, [texts])
+    assert [row.items.keys for row in rows] == [("4", "5"), ("0", "1")]
 
 
 def test_pictures_alone_can_be_what_was_paired() -> None:
@@ -68,6 +75,7 @@ def test_classes_are_scored_on_the_samples_that_have_one() -> None:
     (row,) = make_protocol().score_classes(samples, [classes])
     assert (row.modality, row.dataset, row.language) == ("audio", "set", "en")
     assert (row.score.n_items, row.score.n_classes) == (2, 3)
+    assert row.items.keys == row.items.groups == ("1", "4")
     assert row.score.top1.value == pytest.approx(0.5)
     assert row.score.top1.chance == pytest.approx(1 / 3)
 

@@ -66,6 +66,12 @@ def modalbind_encoders() -> list[EncoderSpec]:
             options.FramesOptions,
             "Convolutions or a transformer over frames, e.g. those of a frozen encoder.",
         ),
+        (
+            "statistics",
+            "statistics",
+            options.StatisticsOptions,
+            "Mean, deviation, maximum and minimum over time; no weights, for closed forms.",
+        ),
     ]
     return [
         EncoderSpec(

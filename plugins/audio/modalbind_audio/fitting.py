@@ -56,6 +56,21 @@ def check_mels(encoder: str, mels: int, modality: Modality) -> AudioOptions:
     return options
 
 
+def frame_width(encoder: str, table_width: int, modality: Modality) -> int:
+    """Return how many values a frame has: log-mel says its own, a table's is an option.
+
+    Raises:
+        InputError: If the modality makes waveforms, which have no frames.
+    """
+    options = audio_options(modality)
+    if options.features == "waveform":
+        raise InputError(
+            f"encoder {encoder!r} takes frames; modality.options.features is waveform; "
+            "set modality.options.features=table or fbank"
+        )
+    return options.mels if options.features == "fbank" else table_width
+
+
 def find_weights(source: str) -> Path:
     """Return the local path of a file named by path or by `hf://OWNER/REPO/FILE`.
 

@@ -14,8 +14,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modalbind.api import InputError, Modality, ShapeError
-from modalbind_audio.fitting import audio_options
+from modalbind.api import Modality, ShapeError
+from modalbind_audio.fitting import frame_width
 from modalbind_audio.options import FramesOptions
 
 
@@ -125,7 +125,7 @@ class Pooling(nn.Module):
             weights = rearrange(logits.softmax(1), "n t h -> n h t")
             return _statistics(x, weights)
         if self.kind == "segments":
-            return rearrange(_segment_weights(mask, self.segments) @ x, "n s c -> n (s c)")
+            return rearrange(segment_weights(mask, self.segments) @ x, "n s c -> n (s c)")
         weights = (mask / mask.sum(1, keepdim=True)).to(x.dtype).unsqueeze(1)
         if self.kind == "mean":
             return (weights @ x).squeeze(1)
@@ -142,7 +142,7 @@ def _statistics(x: Tensor, weights: Tensor) -> Tensor:
     return rearrange(both, "n h c -> n (h c)")
 
 
-def _segment_weights(mask: Tensor, segments: int) -> Tensor:
+def segment_weights(mask: Tensor, segments: int) -> Tensor:
     """Weights `(n, segments, time)` that average equal stretches of each clip's real frames.
 
     Stretches need not hold whole frames: a frame on the border counts for its share on each
@@ -234,10 +234,4 @@ def build(options: FramesOptions, modality: Modality) -> FrameEncoder:
     Raises:
         InputError: If the modality makes waveforms.
     """
-    audio = audio_options(modality)
-    if audio.features == "waveform":
-        raise InputError(
-            "encoder 'frames' takes frames; modality.options.features is waveform; "
-            "set modality.options.features=table or fbank"
-        )
-    return FrameEncoder(options, audio.mels if audio.features == "fbank" else options.inputs)
+    return FrameEncoder(options, frame_width("frames", options.inputs, modality))

@@ -191,6 +191,20 @@ class FramesOptions(Options):
         return self
 
 
+class StatisticsOptions(Options):
+    """Statistics of frames over time; no weights."""
+
+    inputs: int = Field(
+        default=96, ge=1, description="Width of a table's frames; log-mel says its own."
+    )
+    statistics: tuple[Literal["mean", "std", "max", "min"], ...] = Field(
+        default=("mean", "std", "max", "min"), min_length=1, description="What is computed."
+    )
+    segments: int = Field(
+        default=1, ge=1, description="Equal stretches of a clip, each with its own statistics."
+    )
+
+
 class HfOptions(Options):
     """An audio model of transformers.
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from modalbind_audio.frames import FrameEncoder, Pooling, _segment_weights, build
+from modalbind_audio.frames import FrameEncoder, Pooling, build, segment_weights
 from modalbind_audio.modality import build as build_modality
 from modalbind_audio.options import AudioOptions, FramesOptions
 
@@ -43,7 +43,7 @@ def test_gradient_and_groups(kind, kit):
 def test_segments_by_loop():
     mask = torch.arange(11) < torch.tensor([[10], [3]])
     x = torch.randn(2, 11, 4)
-    found = _segment_weights(mask, 5) @ x
+    found = segment_weights(mask, 5) @ x
     # Ten frames in five stretches: two each.
     for part in range(5):
         torch.testing.assert_close(found[0, part], x[0, 2 * part : 2 * part + 2].mean(0))

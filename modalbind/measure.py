@@ -1,0 +1,81 @@
+"""Scores a tower on the test split of its run, and its controls beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modalbind.data.samples import Sample
+from modalbind.encoders import Tower
+from modalbind.evaluation.embed import embed_samples
+from modalbind.evaluation.pools import Pool
+from modalbind.evaluation.protocol import Control, Protocol
+from modalbind.inputs import RunInputs
+from modalbind.recipe import Recipe, Resolved
+from modalbind.reporting import Measured
+from modalbind.rundir import RunDirectory
+from modalbind.trivial import predict_trivial
+
+
+def build_protocol(directory: RunDirectory, recipe: Recipe) -> Protocol:
+    """Return the rules of the run's tests; what was paired is what the run wrote down."""
+    paired = frozenset((side, language) for side, language in directory.read_identity()["paired"])
+    split = recipe.data.test_split if recipe.data.test_fold is None else "test"
+    return Protocol(recipe.evaluation, split, recipe.seed, paired)
+
+
+def measure(resolved: Resolved, inputs: RunInputs, tower: Tower, rules: Protocol) -> Measured:
+    """Score every direction, language and class list on the test split."""
+    samples = _embed_test(resolved, inputs, tower)
+    pools = inputs.embed_pools(inputs.test)
+    measured = Measured()
+    measured.retrieval = rules.score_samples(samples, pools)
+    if resolved.recipe.evaluation.link_text_image:
+        measured.reference = rules.score_anchor(pools)
+    measured.zero_shot = rules.score_classes(samples, inputs.class_sets)
+    measured.gap = rules.score_gaps(samples, pools)
+    return measured
+
+
+def add_controls(
+    measured: Measured, resolved: Resolved, inputs: RunInputs, shuffled: Tower, rules: Protocol
+) -> None:
+    """Add the rows of a tower trained on shuffled pairs, and those of trivial features."""
+    pools = inputs.embed_pools(inputs.test)
+    trivial, used = predict_trivial(inputs, resolved.recipe)
+    embedded: dict[Control, Pool] = {
+        "shuffled": _embed_test(resolved, inputs, shuffled),
+        "trivial": _sample_pool(resolved, inputs, trivial),
+    }
+    for control, samples in embedded.items():
+        measured.retrieval += rules.score_samples(samples, pools, control)
+        measured.zero_shot += rules.score_classes(samples, inputs.class_sets, control)
+    measured.notes.append(f"the trivial-feature control sees {', '.join(used)}")
+
+
+def _embed_test(resolved: Resolved, inputs: RunInputs, tower: Tower) -> Pool:
+    embeddings = embed_samples(
+        tower,
+        inputs.modality,
+        inputs.load_all(inputs.data.test),
+        device=next(tower.parameters()).device,
+        batch_size=resolved.recipe.train.batch_size,
+        use_windows=resolved.recipe.evaluation.window,
+    )
+    return _sample_pool(resolved, inputs, embeddings)
+
+
+def _sample_pool(resolved: Resolved, inputs: RunInputs, embeddings: Tensor) -> Pool:
+    samples = inputs.data.test
+    return Pool(
+        resolved.modality.name,
+        "",
+        embeddings,
+        torch.tensor(inputs.test.sample_labels, dtype=torch.int64),
+        tuple(_group_of(sample) for sample in samples),
+        tuple((sample.source, sample.key) for sample in samples),
+    )
+
+
+def _group_of(sample: Sample) -> str:
+    return f"{sample.source}/{sample.group}"

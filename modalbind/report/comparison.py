@@ -1,0 +1,40 @@
+"""Two runs, or sweeps, on the same test items: what `evaluate --against` prints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from modalbind.report.models import Interval, Part
+
+
+class ComparisonRow(Part):
+    """One metric of one direction, or of one classification."""
+
+    query: str
+    target: str = Field(description="What is retrieved, or the data set whose classes are told.")
+    language: str | None = None
+    split: str
+    metric: str
+    value: float
+    other: float
+    difference: float = Field(description="`value` less `other`.")
+    ci95: Interval = Field(description="Of the difference, over groups of test items.")
+    n_items: int
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
+        """Say on which side of zero the interval lies."""
+        if self.ci95[0] > 0:
+            return "better"
+        return "worse" if self.ci95[1] < 0 else "no difference shown"
+
+
+class Comparison(Part):
+    """Every row that both have."""
+
+    format: Literal[1] = 1
+    run: str
+    other: str
+    rows: tuple[ComparisonRow, ...]
