@@ -23,6 +23,7 @@ from modalbind_audio.modality import Sample, cut, sample_values
 from modalbind_audio.options import (
     SAMPLE_RATE_HZ,
     AudioOptions,
+    EqualiseOptions,
     GainOptions,
     MixupOptions,
     NoiseOptions,
@@ -195,6 +196,50 @@ def build_speed(options: SpeedOptions, modality: Modality) -> Speed:
     """Factory named by the plugin's `AugmentationSpec`."""
     _check_waveforms("speed", modality)
     return Speed(options)
+
+
+@dataclass(frozen=True)
+class Equalise:
+    """Filters a sound by a random smooth curve, as another room or microphone would.
+
+    The gain in dB is drawn at points evenly spaced in mel, and linear between them; the phase
+    stays as it is.
+
+    Source:
+        The idea and the domain are those of Nam et al. 2022, FilterAugment (arXiv 2110.03282),
+        `linear` type; gains here are normal instead of uniform, and points even instead of random.
+    """
+
+    options: EqualiseOptions
+
+    def __call__(self, sample: Waveform, generator: Generator) -> Waveform:
+        """Draw the gains."""
+        gains_db = self.options.std_db * torch.randn(self.options.points, generator=generator)
+        spectrum = torch.fft.rfft(sample.samples)
+        curve_db = _interpolate(gains_db, _mel_positions(len(spectrum)))
+        filtered = torch.fft.irfft(spectrum * 10 ** (curve_db / 20), n=sample.samples.shape[0])
+        return Waveform(filtered, sample.sample_rate_hz)
+
+
+@lru_cache(maxsize=8)
+def _mel_positions(bins: int) -> Tensor:
+    """Where the bins of a spectrum up to 8 kHz lie in mel, from 0 (0 Hz) to 1."""
+    frequency_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, bins)
+    mel = torch.log1p(frequency_hz / 700)  # Kaldi's scale but for a factor
+    return mel / mel[-1].clamp_min(1e-9)
+
+
+def _interpolate(values: Tensor, positions: Tensor) -> Tensor:
+    """Linear interpolation of values that are evenly spaced on 0..1."""
+    place = positions * (len(values) - 1)
+    left = place.floor().long().clamp_max(len(values) - 2)
+    return torch.lerp(values[left], values[left + 1], place - left)
+
+
+def build_equalise(options: EqualiseOptions, modality: Modality) -> Equalise:
+    """Factory named by the plugin's `AugmentationSpec`."""
+    _check_waveforms("equalise", modality)
+    return Equalise(options)
 
 
 @dataclass(frozen=True)

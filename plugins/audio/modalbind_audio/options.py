@@ -317,6 +317,15 @@ class NoiseOptions(Options):
         return self
 
 
+class EqualiseOptions(Options):
+    """A random smooth filter."""
+
+    std_db: float = Field(default=4.0, ge=0, description="Deviation of the gains, in dB.")
+    points: int = Field(
+        default=5, ge=2, description="Points, evenly spaced in mel, that gains are drawn at."
+    )
+
+
 class SpeedOptions(Options):
     """Playing a sample faster or slower: length and pitch change together."""
 

@@ -11,6 +11,7 @@ from modalbind_audio import augment
 from modalbind_audio.modality import build as build_modality
 from modalbind_audio.options import (
     AudioOptions,
+    EqualiseOptions,
     GainOptions,
     MixupOptions,
     NoiseOptions,
@@ -105,6 +106,36 @@ def test_gain_in_db():
     function = augment.build_gain(GainOptions(low_db=6, high_db=6), AUDIO)
     ratio = function(sound(), generator()).samples / sound().samples
     assert torch.allclose(ratio, torch.tensor(10 ** (6 / 20)))
+
+
+def test_equaliser_gives_each_tone_one_gain_and_draws_it_in_db():
+    function = augment.build_equalise(EqualiseOptions(std_db=4.0, points=2), AUDIO)
+    time = torch.arange(16_000) / 16_000
+    gains_db = []
+    for seed in range(300):
+        # With two points the gain is the first at 0 Hz and the second at 8 kHz.
+        for frequency_hz in (1.0, 7990.0):
+            tone = torch.sin(2 * torch.pi * frequency_hz * time)
+            out = function(Waveform(tone), generator(seed)).samples
+            ratio = (out.square().mean() / tone.square().mean()).sqrt()
+            likeness = torch.cosine_similarity(out, tone, dim=0)
+            assert likeness > 0.999, "a tone stays a tone, in phase"
+            gains_db.append(20 * ratio.log10().item())
+    low, high = np.array(gains_db).reshape(-1, 2).T
+    assert [low.std(), high.std()] == pytest.approx([4.0, 4.0], rel=0.15)
+    assert abs(np.corrcoef(low, high)[0, 1]) < 0.15
+
+
+def test_equaliser_is_linear_in_mel_between_its_points():
+    draw = generator(5)
+    gains_db = 3.0 * torch.randn(3, generator=draw)
+    function = augment.build_equalise(EqualiseOptions(std_db=3.0, points=3), AUDIO)
+    top_mel = 1127 * np.log(1 + 8000 / 700)
+    frequency_hz = round(700 * (np.exp(0.75 * top_mel / 1127) - 1))  # midway between the last two
+    tone = torch.sin(2 * torch.pi * frequency_hz * torch.arange(16_000) / 16_000)
+    out = function(Waveform(tone), generator(5)).samples
+    found_db = 10 * torch.log10(out.square().mean() / tone.square().mean())
+    assert found_db.item() == pytest.approx(float(gains_db[1] + gains_db[2]) / 2, abs=0.01)
 
 
 @pytest.mark.parametrize("color", ["white", "pink"])
