@@ -104,7 +104,12 @@ def modalbind_augmentations() -> list[AugmentationSpec]:
         ),
         ("time_shift", "sample", options.TimeShiftOptions, "Rolls a sample in time."),
         ("gain", "sample", options.GainOptions, "Makes a sound louder or softer."),
-        ("equalise", "sample", options.EqualiseOptions, "Filters a sound by a random smooth curve."),
+        (
+            "equalise",
+            "sample",
+            options.EqualiseOptions,
+            "Filters a sound by a random curve.",
+        ),
         ("noise", "sample", options.NoiseOptions, "Adds white, pink or recorded noise."),
         ("speed", "sample", options.SpeedOptions, "Plays a sound faster or slower."),
         (

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -27,7 +27,11 @@ from torch.utils.checkpoint import checkpoint
 
 from modalbind.api import InputError, Modality, ShapeError
 from modalbind_audio.options import BeatsOptions
+from modalbind_audio.pooling import masked_mean, masked_statistics
+from modalbind_audio.token_masks import drop_tokens, reference_token_mask
 
+_POOLINGS = {"mean": (1, masked_mean), "statistics": (3, masked_statistics)}
+"""How many widths each makes, and how."""
 _ACTIVATIONS = {"gelu": "none", "gelu_accurate": "tanh", "gelu_fast": "tanh"}
 
 
@@ -48,6 +52,7 @@ class BeatsConfig:
         dropout, attention_dropout, activation_dropout, dropout_input: Probabilities.
         encoder_layerdrop: Chance that a sample skips a layer in training.
         patch_drop: Share of tokens left out in training. Not in published files.
+        pooling: `mean` over tokens, as published, or `statistics`. Not in published files.
         conv_pos, conv_pos_groups: Kernel and groups of the positional convolution.
         relative_position_embedding, gru_rel_pos: Relative positions, and their gate.
         num_buckets, max_distance: Buckets of relative positions; distance of the last, in tokens.
@@ -72,6 +77,7 @@ class BeatsConfig:
     dropout_input: float = 0.0
     encoder_layerdrop: float = 0.0
     patch_drop: float = 0.0
+    pooling: Literal["mean", "statistics"] = "mean"
     conv_pos: int = 128
     conv_pos_groups: int = 16
     relative_position_embedding: bool = False
@@ -284,7 +290,7 @@ class PositionalConv(nn.Module):
 
 
 class Beats(nn.Module):
-    """BEATs encoder: log-mel features to one vector a clip, the mean over its real tokens.
+    """BEATs encoder: log-mel features to one vector a clip, pooled over its real tokens.
 
     Padding never changes a result, unless `reference_mask` asks for the mask of the reference
     code, which cuts inside a column of patches and so lets the batch leak in.
@@ -308,7 +314,8 @@ class Beats(nn.Module):
         self.config = config
         self.reference_mask = reference_mask
         self.gradient_checkpointing = False
-        self.width = width = config.encoder_embed_dim
+        width = config.encoder_embed_dim
+        self.width = width * _POOLINGS[config.pooling][0]
         self.patch_embedding = nn.Conv2d(
             1, config.embed_dim, config.patch, config.stride, bias=config.conv_bias
         )
@@ -354,13 +361,13 @@ class Beats(nn.Module):
             valid_mask: True = real frame, `(n, time)`; None if nothing is padded.
 
         Returns:
-            `(n, width)`, not normalised.
+            `(n, self.width)`, not normalised.
 
         Raises:
             ShapeError: If the features have another number of mel filters.
         """
         tokens, mask = self.tokens(features, valid_mask)
-        return masked_mean(tokens, mask)
+        return _POOLINGS[self.config.pooling][1](tokens, mask)
 
     def classify(self, features: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Return the probability of each class of a fine-tuned checkpoint, `(n, classes)`.
@@ -497,62 +504,9 @@ class Beats(nn.Module):
             activation_dropout=config.activation_dropout,
             layer_drop=config.encoder_layerdrop,
             patch_drop=config.patch_drop,
+            pooling=config.pooling,
             reference_mask=self.reference_mask,
         )
-
-
-def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of `(n, t, width)` over the tokens that are real."""
-    if mask is None:
-        return x.mean(1)
-    kept = x.masked_fill(~mask.unsqueeze(-1), 0.0)
-    return kept.sum(1) / mask.sum(1, keepdim=True)
-
-
-def drop_tokens(
-    x: Tensor, mask: Tensor | None, share: float
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Keep a random part of each clip's real tokens, at least one.
-
-    Args:
-        x: `(n, t, width)`.
-        mask: True = real token, `(n, t)`, or None.
-        share: Of the real tokens to leave out, 0..1.
-
-    Returns:
-        The kept tokens `(n, k, width)` in their order, their mask (None if all rows keep `k`)
-        and their positions `(n, k)`.
-    """
-    real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-    keep = (real.sum(1) * (1 - share)).round().long().clamp_min(1)  # (n,)
-    noise = torch.rand(x.shape[:2], device=x.device).masked_fill(~real, 2.0)
-    size = int(keep.max())
-    chosen = noise.argsort(1)[:, :size]
-    is_kept = torch.arange(size, device=x.device) < keep.unsqueeze(1)
-    # Rows with fewer real tokens get filler at the end, where `is_kept` is false.
-    order = chosen.masked_fill(~is_kept, x.shape[1]).argsort(1)
-    positions = chosen.gather(1, order)
-    kept = x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[2]))
-    return kept, (None if mask is None else is_kept), positions
-
-
-def reference_frame_mask(valid_samples: Tensor, frames: int) -> Tensor:
-    """Which frames the reference code takes as real, `(n, frames)`, from `(n, samples)`."""
-    return ~_squeeze_padding(~valid_samples, frames)
-
-
-def reference_token_mask(valid_frames: Tensor, tokens: int) -> Tensor:
-    """Which tokens the reference code takes as real, `(n, tokens)`, from `(n, time)`.
-
-    It lays the tokens along time as if frequency were time too, so the cut may fall inside a
-    column of patches: kept for parity, and for features computed with it.
-    """
-    return ~_squeeze_padding(~valid_frames, tokens)
-
-
-def _squeeze_padding(padding: Tensor, size: int) -> Tensor:
-    usable = padding.shape[1] - padding.shape[1] % size
-    return rearrange(padding[:, :usable], "n (size part) -> n size part", size=size).all(-1)
 
 
 def build(options: BeatsOptions, modality: Modality) -> Beats:
@@ -570,6 +524,7 @@ def build(options: BeatsOptions, modality: Modality) -> Beats:
         "activation_dropout": options.activation_dropout,
         "encoder_layerdrop": options.layer_drop,
         "patch_drop": options.patch_drop,
+        "pooling": options.pooling,
     }
     if options.weights is not None:
         check_mels("beats", 128, modality)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from modalbind.api import Modality, ShapeError
 from modalbind_audio.fitting import frame_width
 from modalbind_audio.options import FramesOptions
+from modalbind_audio.pooling import Pooling
 
 
 class ConvLayer(nn.Module):
@@ -87,75 +88,6 @@ class AttentionLayer(nn.Module):
         x = x + self.dropout(self.out_proj(rearrange(attended, "n h t d -> n t (h d)")))
         out: Tensor = x + self.dropout(self.fc2(F.gelu(self.fc1(self.ffn_norm(x)))))
         return out
-
-
-class Pooling(nn.Module):
-    """Frames to one vector: mean, mean and deviation, attentive statistics, or segments.
-
-    Source:
-        Attentive statistics: Okabe et al. 2018 (arXiv 1803.10963), with several heads.
-    """
-
-    def __init__(self, options: FramesOptions) -> None:
-        """Make the pooling; `width` says how wide its result is."""
-        super().__init__()
-        self.kind = options.pooling
-        self.segments = options.segments
-        self.attention = (
-            nn.Sequential(
-                nn.Linear(options.width, options.width // 2),
-                nn.Tanh(),
-                nn.Linear(options.width // 2, options.pooling_heads),
-            )
-            if self.kind == "attentive"
-            else None
-        )
-        parts = {
-            "mean": 1,
-            "mean_std": 2,
-            "attentive": 2 * options.pooling_heads,
-            "segments": options.segments,
-        }
-        self.width = options.width * parts[self.kind]
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map `(n, time, width)` and `(n, time)` to `(n, parts * width)`."""
-        if self.attention is not None:
-            logits = self.attention(x).masked_fill(~mask.unsqueeze(-1), float("-inf"))
-            weights = rearrange(logits.softmax(1), "n t h -> n h t")
-            return _statistics(x, weights)
-        if self.kind == "segments":
-            return rearrange(segment_weights(mask, self.segments) @ x, "n s c -> n (s c)")
-        weights = (mask / mask.sum(1, keepdim=True)).to(x.dtype).unsqueeze(1)
-        if self.kind == "mean":
-            return (weights @ x).squeeze(1)
-        return _statistics(x, weights)
-
-
-def _statistics(x: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean and deviation, `(n, heads * 2 * width)`; weights `(n, heads, time)`."""
-    mean = weights @ x
-    # Around the mean, not as a difference of squares: that one cancels, and may be negative.
-    spread = (x.unsqueeze(1) - mean.unsqueeze(2)).square()
-    variance = torch.einsum("n h t, n h t c -> n h c", weights, spread)
-    both = torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1)
-    return rearrange(both, "n h c -> n (h c)")
-
-
-def segment_weights(mask: Tensor, segments: int) -> Tensor:
-    """Weights `(n, segments, time)` that average equal stretches of each clip's real frames.
-
-    Stretches need not hold whole frames: a frame on the border counts for its share on each
-    side, so clips of fewer frames than segments work too.
-    """
-    length = mask.sum(1).view(-1, 1, 1).to(torch.get_default_dtype())
-    start = torch.arange(mask.shape[1], device=mask.device)
-    edge = torch.arange(segments, device=mask.device).view(1, -1, 1) * length / segments
-    overlap = torch.minimum(start + 1.0, edge + length / segments) - torch.maximum(
-        start.to(edge.dtype), edge
-    )
-    overlap = overlap.clamp_min(0) * mask.unsqueeze(1)
-    return overlap / overlap.sum(-1, keepdim=True)
 
 
 class FrameEncoder(nn.Module):

@@ -82,7 +82,8 @@ class AudioOptions(Options):
 class BeatsOptions(Options):
     """BEATs, from published weights or small and from scratch.
 
-    With `weights` the architecture is the file's own; only dropout, drops and masks may be set.
+    With `weights` the architecture is the file's own; only dropout, drops, pooling and masks may
+    be set.
     """
 
     weights: str | None = Field(
@@ -123,6 +124,10 @@ class BeatsOptions(Options):
     patch_drop: float = Field(
         default=0.0, ge=0, lt=1, description="Share of tokens left out in training."
     )
+    pooling: Literal["mean", "statistics"] = Field(
+        default="mean",
+        description="Over tokens: their mean, as published, or mean, deviation and maximum.",
+    )
     reference_mask: bool = Field(
         default=False,
         description="Mask padding as the reference code does (inexact: results then depend on "
@@ -139,6 +144,7 @@ class BeatsOptions(Options):
                 "activation_dropout",
                 "layer_drop",
                 "patch_drop",
+                "pooling",
                 "reference_mask",
             }
             clash = sorted(self.model_fields_set - free)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from modalbind.api import Modality, ShapeError
 from modalbind_audio.fitting import frame_width
-from modalbind_audio.frames import segment_weights
 from modalbind_audio.options import StatisticsOptions
+from modalbind_audio.pooling import segment_weights
 
 
 class StatisticsEncoder(nn.Module):

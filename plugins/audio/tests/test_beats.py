@@ -14,15 +14,13 @@ from modalbind_audio.beats import (
     BeatsConfig,
     RelativePositions,
     build,
-    drop_tokens,
-    reference_frame_mask,
-    reference_token_mask,
     relative_buckets,
 )
 from modalbind_audio.beats_checkpoint import from_published, load_beats
 from modalbind_audio.features import compute_fbank
 from modalbind_audio.modality import build as build_modality
 from modalbind_audio.options import AudioOptions, BeatsOptions
+from modalbind_audio.token_masks import drop_tokens, reference_frame_mask, reference_token_mask
 from torch import Tensor
 
 from modalbind.api import InputError, ShapeError
@@ -165,8 +163,14 @@ def test_tokens_run_along_frequency_first():
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"patch": (16, 16), "stride": (8, 16)}, {"patch": (4, 32)}, {"conv_pos": 15}],
-    ids=["plain", "overlap", "tall", "odd-kernel"],
+    [
+        {},
+        {"patch": (16, 16), "stride": (8, 16)},
+        {"patch": (4, 32)},
+        {"conv_pos": 15},
+        {"pooling": "statistics"},
+    ],
+    ids=["plain", "overlap", "tall", "odd-kernel", "statistics"],
 )
 def test_padding_order_and_size_of_the_batch_change_nothing(changes, kit):
     kit.check_encoder(small(**changes), clips(100, 57, 16, 31))
@@ -312,7 +316,8 @@ def test_state_survives_saving(tmp_path, kit):
 
 
 def test_portable_options_build_the_same_architecture(small_checkpoint, kit):
-    model = build(BeatsOptions(weights=str(small_checkpoint), layer_drop=0.1), AUDIO)
+    given = {"layer_drop": 0.1, "pooling": "statistics"}
+    model = build(BeatsOptions(weights=str(small_checkpoint), **given), AUDIO)
     options = model.portable_options()
     assert options.weights is None
     twin = build(BeatsOptions.model_validate_json(options.model_dump_json()), AUDIO)

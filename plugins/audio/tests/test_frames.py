@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from modalbind_audio.frames import FrameEncoder, Pooling, build, segment_weights
+from modalbind_audio.frames import FrameEncoder, build
 from modalbind_audio.modality import build as build_modality
 from modalbind_audio.options import AudioOptions, FramesOptions
 
@@ -38,27 +38,6 @@ def test_gradient_and_groups(kind, kit):
     model = encoder(**kind)
     kit.check_gradient(model, clips(9, 4))
     kit.check_groups(model)
-
-
-def test_segments_by_loop():
-    mask = torch.arange(11) < torch.tensor([[10], [3]])
-    x = torch.randn(2, 11, 4)
-    found = segment_weights(mask, 5) @ x
-    # Ten frames in five stretches: two each.
-    for part in range(5):
-        torch.testing.assert_close(found[0, part], x[0, 2 * part : 2 * part + 2].mean(0))
-    # Three frames in five stretches of 0.6: the second has 0.4 of frame 0 and 0.2 of frame 1.
-    expected = (0.4 * x[1, 0] + 0.2 * x[1, 1]) / 0.6
-    torch.testing.assert_close(found[1, 1], expected)
-
-
-def test_mean_and_deviation_by_loop():
-    pooling = Pooling(FramesOptions(width=8, pooling="mean_std"))
-    x, mask = torch.randn(1, 6, 8), torch.arange(6).unsqueeze(0) < 4
-    found = pooling(x, mask)[0]
-    torch.testing.assert_close(found[:8], x[0, :4].mean(0))
-    deviation = (x[0, :4].var(0, unbiased=False) + 1e-5).sqrt()
-    torch.testing.assert_close(found[8:], deviation)
 
 
 def test_takes_log_mel_too():
