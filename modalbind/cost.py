@@ -6,6 +6,7 @@ import logging
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class CostMeter:
-    """Measures from entry until it is read.
+    """Measures from entry until it is read, on top of what a run cost before it was stopped.
 
     Attributes:
         pairs_seen: Counted by the training loop.
@@ -24,6 +25,7 @@ class CostMeter:
         self.pairs_seen = 0
         self._energy: Any = None
         self._seconds = self._cpu_seconds = 0.0
+        self._before: Mapping[str, Any] = {}
 
     def __enter__(self) -> CostMeter:
         """Start the clocks, and codecarbon's if it is installed."""
@@ -41,18 +43,23 @@ class CostMeter:
         if self._energy is not None:
             self._energy.stop()
 
+    def go_on_from(self, before: Mapping[str, Any]) -> None:
+        """Add what `read` returned at the step that a stopped run goes on from."""
+        self._before = before
+
     def read(self) -> dict[str, float | int | None]:
         """Return seconds, cpu_seconds, kwh (None without a meter), pairs_seen, peak_rss_mib."""
+        before = self._before
         kwh = None
         if self._energy is not None:
             self._energy.flush()
-            kwh = float(self._energy._total_energy.kWh)
+            kwh = float(self._energy._total_energy.kWh) + (before.get("kwh") or 0.0)
         return {
-            "seconds": time.monotonic() - self._seconds,
-            "cpu_seconds": _cpu_seconds() - self._cpu_seconds,
+            "seconds": time.monotonic() - self._seconds + before.get("seconds", 0.0),
+            "cpu_seconds": _cpu_seconds() - self._cpu_seconds + before.get("cpu_seconds", 0.0),
             "kwh": kwh,
-            "pairs_seen": self.pairs_seen,
-            "peak_rss_mib": _peak_rss_mib(),
+            "pairs_seen": self.pairs_seen + before.get("pairs_seen", 0),
+            "peak_rss_mib": max(_peak_rss_mib(), before.get("peak_rss_mib", 0.0)),
         }
 
 

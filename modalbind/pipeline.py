@@ -506,6 +506,7 @@ def _loop(
         start, tensors, state = found
         aligner.load_state_tensors(tensors)
         selection.load_state(state)
+        meter.go_on_from(state.get("cost", {}))
         progress.say(f"going on from step {start}")
     directory.forget_after(start)
     if selection.should_stop:
@@ -520,7 +521,8 @@ def _loop(
                 selection.end_epoch(aligner.plain_tower, aligner, result)
             leaves = terminated() or selection.should_stop
             if leaves or result.step % every == 0:
-                checkpoints.save(result.step, aligner.state_tensors(), selection.state())
+                state = {**selection.state(), "cost": meter.read()}
+                checkpoints.save(result.step, aligner.state_tensors(), state)
             if terminated():
                 raise SystemExit(SIGTERM_EXIT_CODE)
             if leaves:

@@ -111,6 +111,7 @@ def test_a_run_stopped_at_any_step_ends_in_the_same_bytes(
     assert RunDirectory(cut.path).read_metrics("step") == RunDirectory(whole.path).read_metrics(
         "step"
     )
+    assert cut.report.cost.pairs_seen == whole.report.cost.pairs_seen, "of both parts"
 
 
 def test_selection_survives_a_stop(
