@@ -55,7 +55,7 @@ class AudioModality:
     def load(self, path: Path, key: str) -> Sample:
         """Read a file, or look up its frames; raises `BrokenSampleError`."""
         if self.options.table is None:
-            return load_waveform(path, self.options)
+            return trim(load_waveform(path, self.options), self.options.trim_below_db)
         return self._table(path, key).load(key, self.options.table_frame_ms)
 
     def render(self, scene: Any, seed: int) -> Waveform:
@@ -63,7 +63,8 @@ class AudioModality:
         from modalbind_audio import world  # the renderer is needed in quick starts alone
 
         samples, rate_hz = world.render(scene, seed)
-        return Waveform(resample(torch.from_numpy(samples), rate_hz))
+        waveform = Waveform(resample(torch.from_numpy(samples), rate_hz))
+        return trim(waveform, self.options.trim_below_db)
 
     def features(self, sample: Sample) -> Tensor:
         """Return float32 `(time, mels)`, `(samples,)` or `(time, width)`.
@@ -77,16 +78,24 @@ class AudioModality:
         return compute_fbank(sample.samples, self.options)
 
     def windows(self, sample: Sample) -> list[tuple[float, float, Sample]]:
-        """Cut into windows of `window_s`; the last one ends with the sample, so all are full."""
+        """Cut into windows of `window_s`; the last one ends with the sample, so all are full.
+
+        Times are those of the file: what was trimmed from its start counts.
+        """
         values, step_s = sample_values(sample)
+        offset_s = sample.start_s if isinstance(sample, Waveform) else 0.0
         size = max(1, round(self.options.window_s / step_s))
         hop = max(1, round((self.options.hop_s or self.options.window_s / 2) / step_s))
         total = values.shape[0]
         if total <= size:
-            return [(0.0, sample.duration_s, sample)]
+            return [(offset_s, offset_s + sample.duration_s, sample)]
         starts = [*range(0, total - size, hop), total - size]
         return [
-            (start * step_s, (start + size) * step_s, cut(sample, start, start + size))
+            (
+                offset_s + start * step_s,
+                offset_s + (start + size) * step_s,
+                cut(sample, start, start + size),
+            )
             for start in starts
         ]
 
@@ -102,12 +111,18 @@ class AudioModality:
                 digest = hashlib.file_digest(file, "sha256")
         else:
             raise BrokenSampleError("missing", f"{path} is not a file")
-        reading = (options.channels, options.max_duration_s, options.max_channels)
+        reading: tuple[Any, ...] = (
+            options.channels,
+            options.max_duration_s,
+            options.max_channels,
+        )
+        if options.trim_below_db is not None:
+            reading = (*reading, options.trim_below_db)
         digest.update(repr((SAMPLE_RATE_HZ, reading)).encode())
         return digest.digest()
 
     def describe(self, sample: Sample) -> Mapping[str, float]:
-        """Return duration, and level where there is a waveform."""
+        """Return duration (of what trimming leaves), and level where there is a waveform."""
         if isinstance(sample, Frames):
             return {"duration_s": sample.duration_s}
         return {
@@ -122,6 +137,23 @@ class AudioModality:
         if location not in self._tables:
             self._tables[location] = FrameTable(location)
         return self._tables[location]
+
+
+def trim(sample: Waveform, below_db: float | None) -> Waveform:
+    """Leave out what is no louder than `below_db` (peak, re full scale) at both ends.
+
+    Returns:
+        The rest, which knows where it started; the sample itself if nothing is to be left out, or
+        nothing would be left.
+    """
+    if below_db is None:
+        return sample
+    heard = torch.nonzero(sample.samples.abs() > 10 ** (below_db / 20)).squeeze(1)
+    if not len(heard) or len(heard) == len(sample.samples):
+        return sample
+    first, last = int(heard[0]), int(heard[-1])
+    start_s = sample.start_s + first / sample.sample_rate_hz
+    return Waveform(sample.samples[first : last + 1], sample.sample_rate_hz, start_s)
 
 
 def cut(sample: Sample, start: int, end: int) -> Sample:

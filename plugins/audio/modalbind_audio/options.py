@@ -38,6 +38,12 @@ class AudioOptions(Options):
         default=600.0, gt=0, description="Longer files are refused as `too_long`, in seconds."
     )
     max_channels: int = Field(default=8, ge=1, description="Files with more are refused.")
+    trim_below_db: float | None = Field(
+        default=None,
+        le=0,
+        description="Leave out what lies before the first and after the last value above this "
+        "peak level, in dB re full scale (-80: digital silence); a sound all below it stays whole.",
+    )
     mels: int = Field(default=128, ge=8, description="Mel filters of the log-mel features.")
     frame_shift_ms: float = Field(
         default=10.0, gt=0, description="Time from one log-mel frame to the next, in ms."

@@ -29,10 +29,12 @@ class Waveform:
     Attributes:
         samples: Float32 `(samples,)`, finite, nominally in -1..1.
         sample_rate_hz: Samples per second; 16 000 for everything that this plugin reads.
+        start_s: Where in its file it starts, in seconds.
     """
 
     samples: Tensor
     sample_rate_hz: int = SAMPLE_RATE_HZ
+    start_s: float = 0.0
 
     @property
     def duration_s(self) -> float:

@@ -93,6 +93,36 @@ def test_windows_by_default_overlap_by_half_and_short_samples_stay_whole():
     assert modality.windows(short) == [(0.0, 0.5, short)]
 
 
+def write_click(path, count, first, last, amplitude=0.5):
+    """Write silence with a noise in the samples `first` to `last`."""
+    samples = np.zeros(count, np.float32)
+    samples[first : last + 1] = amplitude * np.sign(np.arange(last + 1 - first) % 2 - 0.5)
+    soundfile.write(path, samples, 16_000, subtype="FLOAT")
+
+
+def test_trimming_leaves_silence_out_and_remembers_where_the_sound_was(tmp_path):
+    write_click(tmp_path / "late.wav", 48_000, 16_000, 39_999)
+    modality = build(AudioOptions(trim_below_db=-80, window_s=1.0, hop_s=0.5))
+    sample = modality.load(tmp_path / "late.wav", "late.wav")
+    assert sample.samples.shape == (24_000,)
+    assert modality.describe(sample)["duration_s"] == pytest.approx(1.5)
+    windows = modality.windows(sample)
+    assert [(start, end) for start, end, _ in windows] == [(1.0, 2.0), (1.5, 2.5)]
+    short = build(AudioOptions(trim_below_db=-80)).windows(sample)
+    assert [(start, end) for start, end, _ in short] == [(1.0, 2.5)]
+    whole = build(AudioOptions()).load(tmp_path / "late.wav", "late.wav")
+    assert whole.samples.shape == (48_000,)
+
+
+def test_trimming_keeps_what_is_all_silence_or_above_the_level(tmp_path):
+    modality = build(AudioOptions(trim_below_db=-60))
+    soundfile.write(tmp_path / "silence.wav", np.zeros(800, np.float32), 16_000)
+    assert modality.load(tmp_path / "silence.wav", "s").samples.shape == (800,)
+    for amplitude, kept in ((1.1e-3, 200), (0.9e-3, 1000)):  # -60 dB is an amplitude of 0.001
+        write_click(tmp_path / "c.wav", 1000, 300, 499, amplitude)
+        assert modality.load(tmp_path / "c.wav", "c").samples.shape == (kept,)
+
+
 def test_windows_of_frames():
     modality = build(AudioOptions(features="table", table="t.npz", window_s=0.8))
     windows = modality.windows(Frames(torch.zeros(25, 4), 80.0))
@@ -105,7 +135,8 @@ def test_content_hash_follows_bytes_and_reading(sound_files):
     first = build(AudioOptions()).content_hash(path, "noise.wav")
     assert len(first) == 32
     assert build(AudioOptions()).content_hash(path, "elsewhere.wav") == first
-    assert build(AudioOptions(channels="left")).content_hash(path, "noise.wav") != first
+    for changes in ({"channels": "left"}, {"trim_below_db": -80}):
+        assert build(AudioOptions(**changes)).content_hash(path, "noise.wav") != first
     # Features are made later, so their options are no part of the sample's content.
     assert build(AudioOptions(mels=64)).content_hash(path, "noise.wav") == first
     path.write_bytes(path.read_bytes()[:-2] + b"\1\1")
