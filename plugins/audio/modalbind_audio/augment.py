@@ -180,21 +180,36 @@ def build_noise(options: NoiseOptions, modality: Modality) -> Noise:
 
 @dataclass(frozen=True)
 class Speed:
-    """Plays a sound faster or slower, by resampling."""
+    """Plays a sample faster or slower: sounds by resampling, frames by linear interpolation.
+
+    A sound's pitch changes with its length; what the frames of a frozen encoder say of pitch stays.
+    """
 
     options: SpeedOptions
 
-    def __call__(self, sample: Waveform, generator: Generator) -> Waveform:
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """Draw the factor."""
         factor = self.options.factors[_integer(generator, len(self.options.factors))]
+        if isinstance(sample, Frames):
+            return Frames(_stretch(sample.frames, factor), sample.frame_ms)
         # Hundredths keep the ratio of the two rates, and so the filter, small.
         rate_hz = round(factor * 100) * (SAMPLE_RATE_HZ // 100)
         return Waveform(resample(sample.samples, rate_hz), sample.sample_rate_hz)
 
 
+def _stretch(frames: Tensor, factor: float) -> Tensor:
+    """Interpolate `(time, width)` to `time / factor` frames; the first and the last stay."""
+    size = max(1, round(len(frames) / factor))
+    if size == len(frames):
+        return frames
+    curves = frames.T.unsqueeze(0).float()  # (1, width, time)
+    stretched = torch.nn.functional.interpolate(curves, size, mode="linear", align_corners=True)
+    return stretched[0].T.to(frames.dtype)
+
+
 def build_speed(options: SpeedOptions, modality: Modality) -> Speed:
     """Factory named by the plugin's `AugmentationSpec`."""
-    _check_waveforms("speed", modality)
+    audio_options(modality)
     return Speed(options)
 
 

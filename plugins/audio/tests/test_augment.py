@@ -178,6 +178,19 @@ def test_speed_changes_length_and_pitch():
     assert peak == pytest.approx(500, abs=2)
 
 
+@pytest.mark.parametrize(("factor", "count"), [(0.5, 22), (1.0, 11), (1.1, 10), (4.0, 3)])
+def test_speed_of_frames_interpolates_them(factor, count):
+    line = torch.stack([torch.arange(11.0), -2 * torch.arange(11.0)], dim=1)
+    function = augment.build_speed(SpeedOptions(factors=(factor,)), TABLE)
+    found = function(Frames(line, 80.0), generator())
+    assert (found.frames.shape, found.frame_ms) == ((count, 2), 80.0)
+    # A straight line stays one, from the first frame to the last.
+    torch.testing.assert_close(found.frames[:, 0], torch.linspace(0, 10, count))
+    torch.testing.assert_close(found.frames[:, 1], torch.linspace(0, -20, count))
+    one = Frames(torch.ones(1, 2), 80.0)
+    assert function(one, generator()).frames.shape[0] >= 1
+
+
 def test_spec_augment_masks_within_its_bounds():
     options = SpecAugmentOptions(time_masks=1, time_mask_s=0.3, freq_masks=1, freq_mask_mels=10)
     function = augment.build_spec_augment(options, AUDIO)
@@ -248,7 +261,7 @@ def test_refuses_what_makes_no_sense():
     for build, options in (
         (augment.build_gain, GainOptions()),
         (augment.build_noise, NoiseOptions()),
-        (augment.build_speed, SpeedOptions()),
+        (augment.build_equalise, EqualiseOptions()),
     ):
         with pytest.raises(InputError, match="table"):
             build(options, TABLE)
