@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modalbind.data.samples import Sample
 from modalbind.encoders import Tower
 from modalbind.evaluation.embed import embed_samples
-from modalbind.evaluation.pools import Pool
+from modalbind.evaluation.pools import Pool, name_group
 from modalbind.evaluation.protocol import Control, Protocol
 from modalbind.inputs import RunInputs
 from modalbind.recipe import Recipe, Resolved
@@ -72,10 +71,6 @@ def _sample_pool(resolved: Resolved, inputs: RunInputs, embeddings: Tensor) -> P
         "",
         embeddings,
         torch.tensor(inputs.test.sample_labels, dtype=torch.int64),
-        tuple(_group_of(sample) for sample in samples),
+        tuple(name_group(sample) for sample in samples),
         tuple((sample.source, sample.key) for sample in samples),
     )
-
-
-def _group_of(sample: Sample) -> str:
-    return f"{sample.source}/{sample.group}"

@@ -6,7 +6,7 @@ so do those that share a positive key; a test never has to know why two things b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,14 @@ class PoolPlan:
         language: Or empty.
         keys: Keys in the anchor bank.
         labels: Of each item.
+        groups: Items of a group are resampled together: those whose samples share one.
     """
 
     modality: str
     language: str
     keys: tuple[Any, ...]
     labels: tuple[int, ...]
+    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,34 @@ def plan_test(samples: Sequence[Sample], links: Sequence[Link], link_source: int
     found = [*_sample_items(samples), *(_link_item(link, link_source) for link in links)]
     for modality, language, bank_key, positive_key in found:
         items.setdefault((modality, language), {})[(bank_key, union.label(positive_key))] = None
+    # A sample without any anchor item has a label that nothing else has.
+    firsts = (next(_positive_keys(sample), f"\0{sample.key}") for sample in samples)
+    labels = tuple(union.label(key) for key in firsts)
+    group_of = _join_groups(samples, labels)
     pools = tuple(
-        PoolPlan(modality, language, tuple(k for k, _ in found), tuple(n for _, n in found))
+        PoolPlan(
+            modality,
+            language,
+            tuple(k for k, _ in found),
+            tuple(n for _, n in found),
+            tuple(group_of(n) for _, n in found),
+        )
         for (modality, language), found in sorted(items.items(), key=_english_first)
     )
-    # A sample without any anchor item has a label that nothing else has.
-    labels = (next(_positive_keys(sample), f"\0{sample.key}") for sample in samples)
-    return TestPlan(tuple(union.label(key) for key in labels), pools)
+    return TestPlan(labels, pools)
+
+
+def _join_groups(samples: Sequence[Sample], labels: Sequence[int]) -> Callable[[int], str]:
+    """Return what tells the group of a label: labels of one recording belong together."""
+    union = _Union()
+    for sample, label in zip(samples, labels, strict=True):
+        union.join(f"label {label}", f"group {name_group(sample)}")
+    return lambda label: str(union.label(f"label {label}"))
+
+
+def name_group(sample: Sample) -> str:
+    """Name the group of a sample; those of two data sets are never one."""
+    return f"{sample.source}/{sample.group}"
 
 
 Item = tuple[str, str, Any, str]
@@ -115,13 +138,13 @@ def _link_item(link: Link, source: int) -> Item:
 
 
 def build_pool(plan: PoolPlan, embeddings: Tensor) -> Pool:
-    """Join a plan with its items' embeddings; items of a label are one group."""
+    """Join a plan with its items' embeddings."""
     return Pool(
         plan.modality,
         plan.language,
         embeddings,
         torch.tensor(plan.labels, dtype=torch.int64),
-        tuple(str(label) for label in plan.labels),
+        plan.groups,
         plan.keys,
     )
 

@@ -94,9 +94,33 @@ def test_a_sample_without_anchors_belongs_to_nothing() -> None:
     assert plan.sample_labels[0] not in find(plan, "text", "en").labels
 
 
+def test_items_of_one_recording_are_one_group() -> None:
+    """Clips 1 and 2 are cut from recording r; clip 3 shares a caption with clip 2."""
+    rows = [
+        Pair("1", "x", group="r"),
+        Pair("2", "y", group="r"),
+        Pair("3", "y", group="s"),
+        Pair("4", "z", group="t"),
+    ]
+    links = [Link("text", "Zett", "z", "de"), Link("text", "anderes", "other", "de")]
+    plan = plan_test(make(*rows), links)
+    groups = dict(zip(find(plan, "text", "en").keys, find(plan, "text", "en").groups, strict=True))
+    assert groups["x", "en"] == groups["y", "en"] != groups["z", "en"]
+    german = dict(zip(find(plan, "text", "de").keys, find(plan, "text", "de").groups, strict=True))
+    assert german["Zett", "de"] == groups["z", "en"]
+    assert german["anderes", "de"] not in groups.values(), "nobody's is a group of its own"
+
+
+def test_groups_of_two_data_sets_are_never_one() -> None:
+    samples = [*make(Pair("1", "x", group="g")), *make(Pair("1", "y", group="g"), source=1)]
+    first, second = find(plan_test(samples, []), "text", "en").groups
+    assert first != second
+
+
 def test_a_pool_carries_labels_and_groups() -> None:
     vectors = torch.eye(3)
-    pool = build_pool(PoolPlan("text", "en", ("a", "b", "c"), (4, 4, 5)), vectors)
+    plan = PoolPlan("text", "en", ("a", "b", "c"), (4, 4, 5), ("g", "g", "h"))
+    pool = build_pool(plan, vectors)
     assert pool.embeddings is vectors and pool.labels.dtype == torch.int64
-    assert pool.labels.tolist() == [4, 4, 5] and pool.groups == ("4", "4", "5")
-    assert pool.keys == ("a", "b", "c")
+    assert pool.labels.tolist() == [4, 4, 5]
+    assert (pool.groups, pool.keys) == (plan.groups, plan.keys)
