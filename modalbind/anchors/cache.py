@@ -7,16 +7,14 @@
 
 Shards never change. A writer adds one under a lock, after leaving out what is there already, so
 two processes lose nothing and the first vector of a key is the one that stays. Small shards are
-merged as they add up. Readers take no lock. Nothing here opens a model.
+merged as they add up. Readers take no lock. Nothing here opens a model. Listing, checking and
+removing are in `upkeep.py`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,26 +25,33 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from modalbind.anchors.shards import (
-    SUFFIX,
+    DAMAGED,
     DamagedShardError,
     Keys,
     Shard,
     Vectors,
+    is_shard,
     write_shard,
 )
-from modalbind.errors import AnchorError, ModalbindError
+from modalbind.anchors.upkeep import (
+    LOCK,
+    CachedSpace,
+    Damage,
+    Pruned,
+    find_damage,
+    list_spaces,
+    prune,
+)
+from modalbind.errors import ModalbindError
 
 logger = logging.getLogger(__name__)
 
 ROOT_VARIABLE = "MODALBIND_CACHE"
-INDEX = "index"
-DAMAGED = ".damaged"
 # A merge rewrites what it merges: shards above this many rows are left alone, and the small
 # ones are merged when there are this many, so a row is rewritten about five times in its life.
 SMALL_ROWS = 262_144
 MAX_SMALL_SHARDS = 8
 _MERGE_ROWS = 8192
-_ABANDONED_S = 3600.0
 
 
 def default_root() -> Path:
@@ -57,42 +62,6 @@ def default_root() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("modalbind", appauthor=False))
-
-
-@dataclass(frozen=True, slots=True)
-class CachedSpace:
-    """What the cache holds of one space.
-
-    Attributes:
-        fingerprint: Of the space.
-        name: As it was called when it was first used; empty if unknown.
-        rows: Embeddings stored, by modality. After a kill in the middle of a merge some are stored
-            twice, and counted twice, until the next merge; they are found once all the same.
-        size_bytes: On disk, all files together.
-        used_at: When it was last opened, in seconds since 1970.
-    """
-
-    fingerprint: str
-    name: str
-    rows: dict[str, int]
-    size_bytes: int
-    used_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A file that cannot be read as it was written."""
-
-    path: Path
-    found: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What `AnchorCache.prune` removed."""
-
-    files: int
-    size_bytes: int
 
 
 @dataclass(slots=True)
@@ -122,7 +91,7 @@ class _Folder:
 
 def _shard_names(folder: Path) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
+        return sorted(filter(is_shard, os.listdir(folder)))
     except FileNotFoundError:
         return []
 
@@ -246,21 +215,22 @@ class AnchorCache:
     @contextmanager
     def _writing(self, folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with FileLock(folder / LOCK):
             yield
 
     def spaces(self) -> list[CachedSpace]:
-        """List the spaces that have vectors here, by fingerprint."""
-        return [_describe(path) for path in self._space_folders()]
+        """List the spaces that have files here, by fingerprint."""
+        return list_spaces(self.root)
 
     def verify(self) -> list[Damage]:
-        """Read every shard whole; return those that are damaged, or were set aside as such."""
-        return [damage for space in self._space_folders() for damage in _find_damage(space)]
+        """Read every file whole; return those that are damaged, or were set aside as such."""
+        return find_damage(self.root)
 
     def prune(self, fingerprint: str | None = None, unused_for_s: float | None = None) -> Pruned:
         """Remove damaged and abandoned files, and the spaces that are asked for.
 
-        Every shard that stays is read whole, as `verify` does.
+        What modalbind has not written stays, and so does a folder that holds such things. Every
+        file that stays is read whole, as `verify` does.
 
         Args:
             fingerprint: Remove this space, given whole or by its first letters.
@@ -272,44 +242,9 @@ class AnchorCache:
         Raises:
             AnchorError: If no space here has that fingerprint; nothing is removed.
         """
-        removed = Pruned(0, 0)
-        now = time.time()
-        spaces = self._space_folders()
-        if fingerprint and not any(space.name.startswith(fingerprint) for space in spaces):
-            raise AnchorError(
-                f"asked to remove space '{fingerprint}'; {self.root} has "
-                f"{', '.join(space.name[:16] for space in spaces) or 'none'}; name one of these"
-            )
-        for space in spaces:
-            is_asked = bool(fingerprint) and space.name.startswith(str(fingerprint))
-            is_old = unused_for_s is not None and now - _used_at(space) >= unused_for_s
-            if is_asked or is_old:
-                removed = _add(removed, [path for path in space.rglob("*") if path.is_file()])
-                shutil.rmtree(space)
-                self._forget(space.name)
-                continue
-            waste = [damage.path for damage in _find_damage(space)]
-            waste += [
-                path for path in space.rglob("*.tmp") if now - path.stat().st_mtime > _ABANDONED_S
-            ]
-            removed = _add(removed, waste)
-            for path in waste:
-                path.unlink(missing_ok=True)
+        removed = prune(self.root, fingerprint, unused_for_s)
+        self._folders.clear()  # opened anew when next needed
         return removed
-
-    def _forget(self, fingerprint: str) -> None:
-        self._folders = {
-            key: value for key, value in self._folders.items() if key[0] != fingerprint
-        }
-        for path in (self.root / INDEX).glob("*.json"):
-            with suppress(OSError, ValueError):
-                if json.loads(path.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
-                    path.unlink()
-
-    def _space_folders(self) -> list[Path]:
-        if not self.root.is_dir():
-            return []
-        return sorted(path for path in self.root.iterdir() if path.is_dir() and path.name != INDEX)
 
 
 def _search(shards: Iterable[Shard], keys: Keys) -> tuple[NDArray[np.bool_], Vectors]:
@@ -347,40 +282,3 @@ def _merge(folder: Path, shards: list[Shard]) -> Path:
             yield piece
 
     return write_shard(folder, keys, pieces())
-
-
-def _find_damage(space: Path) -> list[Damage]:
-    damages: list[Damage] = []
-    for path in sorted(space.rglob(f"*{SUFFIX}")):
-        try:
-            Shard(path).check_all()
-        except DamagedShardError as error:
-            damages.append(Damage(path, error.found))
-        except FileNotFoundError:  # merged meanwhile
-            continue
-    aside = sorted(space.rglob(f"*{DAMAGED}"))
-    return damages + [Damage(path, "set aside as damaged") for path in aside]
-
-
-def _describe(space: Path) -> CachedSpace:
-    name = ""
-    with suppress(OSError, ValueError):
-        name = str(json.loads((space / "space.json").read_text(encoding="utf-8"))["name"])
-    rows: dict[str, int] = {}
-    for modality in sorted(path for path in space.iterdir() if path.is_dir()):
-        rows[modality.name] = 0
-        for shard in _shard_names(modality):
-            with suppress(OSError, DamagedShardError):
-                rows[modality.name] += Shard(modality / shard).rows
-    size = sum(path.stat().st_size for path in space.rglob("*") if path.is_file())
-    return CachedSpace(space.name, name, rows, size, _used_at(space))
-
-
-def _used_at(space: Path) -> float:
-    described = space / "space.json"
-    return (described if described.exists() else space).stat().st_mtime
-
-
-def _add(removed: Pruned, paths: list[Path]) -> Pruned:
-    sizes = [path.stat().st_size for path in paths]
-    return Pruned(removed.files + len(sizes), removed.size_bytes + sum(sizes))

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from modalbind.anchors.cache import INDEX, AnchorCache
+from modalbind.anchors.cache import AnchorCache
 from modalbind.anchors.shards import write_whole
 from modalbind.anchors.spec import AnchorName, local_path
+from modalbind.anchors.upkeep import INDEX, SPACE_NOTE
 
 FORMAT = 1
 Stamps = dict[str, list[int]]  # path -> [bytes, modification time in ns]
@@ -78,7 +79,7 @@ def find_identity(cache: AnchorCache, name: AnchorName, options: dict[str, Any])
     if not is_same:
         return None
     with suppress(OSError):  # a cache that is read-only still serves
-        os.utime(cache.folder(identity.fingerprint) / "space.json")
+        os.utime(cache.folder(identity.fingerprint) / SPACE_NOTE)
     return identity
 
 
@@ -89,7 +90,7 @@ def store_identity(
     entry = {"format": FORMAT, "spec": list(name), "options": options, **asdict(identity)}
     _write_json(_entry_path(cache, name, options), entry)
     space = {key: entry[key] for key in ("fingerprint", "name", "dim", "modalities", "spec")}
-    _write_json(cache.folder(identity.fingerprint) / "space.json", space)
+    _write_json(cache.folder(identity.fingerprint) / SPACE_NOTE, space)
 
 
 def _entry_path(cache: AnchorCache, name: AnchorName, options: dict[str, Any]) -> Path:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import re
 import secrets
 import struct
 import zlib
@@ -30,6 +31,11 @@ from modalbind.errors import CorruptFileError, ShapeError
 KEY_BYTES = 32
 BLOCK_BYTES = 64 * 1024
 SUFFIX = ".shard"
+DAMAGED = ".damaged"
+"""Added to the name of a shard that is set aside."""
+STAGED = re.compile(r"\.\d+-[0-9a-f]{12}\.tmp")
+"""Names of files that are being written."""
+_SHARD = re.compile(r"[0-9a-f]{64}" + re.escape(SUFFIX))
 KEYS_PER_BLOCK = BLOCK_BYTES // KEY_BYTES
 _MAGIC = b"MBSHARD1"
 # magic, rows, dim, CRC of the tail, CRC of all before itself
@@ -75,6 +81,11 @@ def as_keys(hashes: Iterable[bytes]) -> Keys:
                 f"give {KEY_BYTES}, such as sha256().digest()"
             )
     return np.frombuffer(b"".join(hashes), dtype=f"S{KEY_BYTES}")
+
+
+def is_shard(name: str) -> bool:
+    """Say whether a file's name is one that `write_shard` gives."""
+    return _SHARD.fullmatch(name) is not None
 
 
 class Shard:

@@ -172,7 +172,7 @@ def test_prune_removes_damage_that_nobody_met(tmp_path: Path) -> None:
 def test_prune_removes_what_a_kill_left(tmp_path: Path) -> None:
     cache = AnchorCache(tmp_path)
     append(cache, [1])
-    left = tmp_path / SPACE / "text" / ".123-abc.tmp"
+    left = tmp_path / SPACE / "text" / ".123-0123456789ab.tmp"
     left.write_bytes(b"half")
     assert cache.prune().files == 0  # may be another process at work
     os.utime(left, (time.time() - 7200,) * 2)

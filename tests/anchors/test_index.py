@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from modalbind.anchors.cache import INDEX, AnchorCache
+from modalbind.anchors.cache import AnchorCache
 from modalbind.anchors.index import Identity, find_identity, stamp_files, store_identity
 from modalbind.anchors.spec import AnchorName
+from modalbind.anchors.upkeep import INDEX
 
 HUB = AnchorName("openclip", "ViT-B-32", "openai")
 
