@@ -60,10 +60,18 @@ def embed_each(
     batch_size: int,
     use_windows: bool = True,
 ) -> Iterator[Tensor]:
-    """Yield for each sample what a tower or an encoder makes of its windows, `(windows, width)`."""
-    for group in _batched(samples, batch_size):
-        cut = [modality.windows(s) if use_windows else [(0.0, 0.0, s)] for s in group]
-        yield from embed_windows(module, modality, cut, device, batch_size)
+    """Yield for each sample what a tower or an encoder makes of its windows, `(windows, width)`.
+
+    Samples are read until they make a batch of windows, so no two long ones are held at once.
+    """
+    held: list[Sequence[Window]] = []
+    for sample in samples:
+        held.append(modality.windows(sample) if use_windows else [(0.0, 0.0, sample)])
+        if sum(len(windows) for windows in held) >= batch_size:
+            yield from embed_windows(module, modality, held, device, batch_size)
+            held = []
+    if held:
+        yield from embed_windows(module, modality, held, device, batch_size)
 
 
 @torch.inference_mode()

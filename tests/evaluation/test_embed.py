@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modalbind.errors import NonFiniteError
-from modalbind.evaluation.embed import embed_samples, embed_windows
+from modalbind.evaluation.embed import embed_each, embed_samples, embed_windows
 
 CPU = torch.device("cpu")
 
@@ -79,7 +79,21 @@ def test_samples_are_read_one_batch_at_a_time() -> None:
             yield SAMPLES[1]
 
     embed(samples(), batch_size=2, on_progress=lambda done: seen.append((done, len(read))))
-    assert seen == [(2, 2), (4, 4), (5, 5)]
+    assert seen == [(1, 2), (2, 2), (3, 4), (4, 4), (5, 5)]
+
+
+def test_a_long_sample_waits_for_no_other() -> None:
+    read: list[int] = []
+
+    def samples() -> Iterator[Any]:
+        for number, sample in enumerate([SAMPLES[1], SAMPLES[2], SAMPLES[2], SAMPLES[1]]):
+            read.append(number)
+            yield sample
+
+    found = []
+    for windows in embed_each(MeanTower(), Rows(), samples(), CPU, batch_size=3):  # type: ignore[arg-type]
+        found.append((len(windows), len(read)))
+    assert found == [(1, 2), (3, 2), (3, 3), (1, 4)]
 
 
 def test_no_samples_no_embeddings() -> None:
