@@ -232,6 +232,9 @@ class Plugins:
             found += f" (broken: {broken}; see modalbind plugins)"
         near = nearest(name, available)
         remedy = f"did you mean '{near}'? otherwise " if near else ""
+        if hidden := _list_hidden():
+            found += f" (MODALBIND_PLUGINS hides {', '.join(hidden)})"
+            remedy += "unset MODALBIND_PLUGINS, or "
         package = f"{GROUP}-{name}"
         error = UnknownModalityError if kind == "modality" else UnknownNameError
         return error(f"{wanted} not found; {found}; {remedy}try: pip install {package}")
@@ -463,6 +466,12 @@ def _read_allow_list() -> tuple[str, ...] | None:
     if value is None:
         return None
     return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _list_hidden() -> list[str]:
+    """Return the installed plugins that the allow-list leaves out."""
+    shown = {entry.name for entry in _sorted_entry_points(_read_allow_list())}
+    return [entry.name for entry in _sorted_entry_points(None) if entry.name not in shown]
 
 
 def _sorted_entry_points(allowed: Sequence[str] | None) -> list[EntryPoint]:

@@ -231,6 +231,20 @@ def test_allow_list(install, monkeypatch, allowed, names):
     assert not plugins.failures
 
 
+def test_what_the_allow_list_hides_is_named_where_it_is_missed(install, monkeypatch):
+    install("smell-plugin", modality_source())
+    install("taste-plugin", modality_source(name="taste"))
+    monkeypatch.setenv("MODALBIND_PLUGINS", "taste")
+    with pytest.raises(UnknownModalityError) as caught:
+        load_plugins().modality("smell")
+    assert "installed: taste (MODALBIND_PLUGINS hides " in str(caught.value)
+    assert "smell)" in str(caught.value) and "unset MODALBIND_PLUGINS, or" in str(caught.value)
+    monkeypatch.delenv("MODALBIND_PLUGINS")
+    with pytest.raises(UnknownModalityError) as caught:
+        load_plugins().modality("smelt")
+    assert "MODALBIND_PLUGINS" not in str(caught.value)
+
+
 def test_allow_list_names_what_is_not_installed(install, monkeypatch):
     monkeypatch.setenv("MODALBIND_PLUGINS", "nothing")
     (failure,) = load_plugins().failures

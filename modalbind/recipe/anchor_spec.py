@@ -60,6 +60,46 @@ def parse_spec(spec: str) -> AnchorName:
     return AnchorName(kind, source, tag)
 
 
+def absolute_spec(spec: str) -> str:
+    """Return the spec with the paths in it made absolute, so that it means the same everywhere.
+
+    What is not a path, or no spec at all, comes back as it is.
+
+    Example:
+        >>> absolute_spec("openclip:local-dir:/models/a")
+        'openclip:local-dir:/models/a'
+        >>> absolute_spec("openclip:ViT-B-32@laion2b_s34b_b79k")
+        'openclip:ViT-B-32@laion2b_s34b_b79k'
+    """
+    try:
+        name = parse_spec(spec)
+    except AnchorError:
+        return spec
+    if name.kind == "precomputed":
+        return f"{name.kind}:{_absolute_files(name.source)}"
+    if name.source.startswith(LOCAL_DIR):
+        return f"{name.kind}:{LOCAL_DIR}{absolute_path(name.source.removeprefix(LOCAL_DIR))}"
+    if name.tag is not None:  # a file of weights may stand in its place
+        is_file = Path(name.tag).expanduser().is_file()
+        tag = absolute_path(name.tag) if is_file else name.tag
+        return f"{name.kind}:{name.source}@{tag}"
+    # A folder that is called like a model of OpenCLIP is none of its sources.
+    is_folder = name.kind != "openclip" and is_path(name.source) and "://" not in name.source
+    return f"{name.kind}:{absolute_path(name.source) if is_folder else name.source}"
+
+
+def absolute_path(path: str) -> str:
+    """Return a path from the top of the file system, `~` written out; links are not followed."""
+    return str(Path(path).expanduser().absolute())
+
+
+def _absolute_files(source: str) -> str:
+    files = [source] if Path(source).expanduser().is_file() else source.split(",")
+    found = [absolute_path(file.strip()) for file in files if file.strip()]
+    # A folder with a comma in its name cannot be told from two files.
+    return source if len(found) > 1 and any("," in file for file in found) else ",".join(found)
+
+
 def is_path(source: str) -> bool:
     """Say whether a source is a path on this machine, by its form or because it exists."""
     if source.startswith((LOCAL_DIR, *_PATH_STARTS)):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from modalbind.errors import AnchorError, RecipeError, UnknownNameError
+from modalbind.errors import AnchorError, RecipeError, UnknownModalityError, UnknownNameError
 from modalbind.interfaces import (
     AnchorSpec,
     AugmentationSpec,
@@ -23,7 +23,7 @@ from modalbind.interfaces import (
     Spec,
 )
 from modalbind.plugin_manager import Plugins, load_plugins
-from modalbind.recipe.anchor_spec import parse_spec
+from modalbind.recipe.anchor_spec import absolute_path, absolute_spec, parse_spec
 from modalbind.recipe.catalog import find_recipe
 from modalbind.recipe.mistakes import Mistake, Path, check_model, describe
 from modalbind.recipe.overrides import apply_overrides
@@ -121,11 +121,15 @@ def read_recipe(
 
 
 def build_request(request: Request, plugins: Plugins) -> Recipe:
-    """Turn the options of `align` into a recipe; raises as `load_recipe` does."""
+    """Turn the options of `align` into a recipe; raises as `load_recipe` does.
+
+    Paths that start at the current folder become absolute, so that the recipe names the same
+    files from wherever its run is opened later. What starts at the data root stays as it is.
+    """
     name = _recipe_name(request, plugins)
     raw = read_yaml(find_recipe(name, plugins, request.modality))
     raw = apply_overrides(_apply_request(raw, request), request.overrides)
-    recipe = check_recipe(raw, name, plugins)
+    recipe = _with_absolute_paths(check_recipe(raw, name, plugins))
     if request.modality not in (None, recipe.modality.name):
         raise RecipeError(
             f"modality '{request.modality}' asked for; recipe {name} is for "
@@ -141,12 +145,17 @@ def check_recipe(raw: Mapping[str, Any], source: str, plugins: Plugins) -> Recip
 
     Raises:
         RecipeError: With every mistake, those in plugins' options included.
-        UnknownModalityError: If nothing installed offers its modality.
+        UnknownModalityError: If nothing installed offers its modality, and that is all.
         PluginLoadError: If it asks for a plugin that is broken.
     """
     recipe, mistakes = check_model(Recipe, raw, ())
     chooser = _Chooser(plugins, raw)
-    chooser.choose(recipe)
+    try:
+        chooser.choose(recipe)
+    except UnknownModalityError as error:
+        if not (mistakes or chooser.mistakes):
+            raise
+        chooser.mistakes.append(Mistake(("modality", "name"), str(error)))
     raise_mistakes(source, [*mistakes, *chooser.mistakes])
     assert recipe is not None  # else there was a mistake to raise
     return recipe
@@ -303,6 +312,19 @@ def _with_spec(anchor: Mapping[str, Any], spec: str) -> dict[str, Any]:
     if str(anchor.get("spec", "")).partition(":")[0] != spec.partition(":")[0]:
         kept.pop("options", None)
     return {**kept, "spec": spec}
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    content = recipe.model_dump(mode="json")
+    data = content["data"]
+    for source in data["sources"]:
+        if source["kind"] == "manifest":
+            source["path"] = absolute_path(source["path"])
+    if data["root"] is not None:
+        data["root"] = absolute_path(data["root"])
+    data["exclude"] = [absolute_path(path) for path in data["exclude"]]
+    content["anchor"]["spec"] = absolute_spec(content["anchor"]["spec"])
+    return Recipe.model_validate(content)
 
 
 def _written_out(recipe: Recipe, resolved: Resolved) -> Recipe:

@@ -78,6 +78,7 @@ class DataSection(Section):
     )
     split_column: str = Field(default="split", description="Column that holds the split.")
     train_split: str = Field(default="train", description="Its value for training rows.")
+    val_split: str = Field(default="val", description="Its value for rows to select on.")
     test_split: str = Field(default="test", description="Its value for test rows.")
     fold_column: str = Field(default="fold", description="Column for k-fold evaluation.")
     test_fold: str | None = Field(
@@ -147,6 +148,9 @@ class TowerSection(Section):
     checkpointing: bool = Field(default=False, description="Recompute activations to save memory.")
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainSection(Section):
     """How the tower is found: by the loop, or in closed form."""
 
@@ -169,7 +173,7 @@ class TrainSection(Section):
         default=1.0, gt=0, le=1, description="Factor on the rate per layer towards the input."
     )
     weight_decay: float = Field(default=0.05, ge=0, description="Of matrices, not of vectors.")
-    betas: tuple[float, float] = Field(default=(0.9, 0.98), description="AdamW's.")
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.98), description="AdamW's.")
     warmup_steps: int | float = Field(
         default=0.05, ge=0, description="Steps, or a share of all steps if below 1."
     )
@@ -262,8 +266,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_early_stop(self) -> Recipe:
-        if self.train.select_every and not self.data.val_fraction:
-            raise ValueError("train.select_every needs data.val_fraction above 0")
         if self.train.patience and not self.train.select_every:
             raise ValueError("train.patience needs train.select_every above 0")
         return self

@@ -109,9 +109,11 @@ def test_missing_sections_and_rules_between_fields(write, plugins):
         load_recipe(write("modality: {name: smell}"), plugins=plugins)
     with pytest.raises(RecipeError, match=r"modality: is missing.*encoder: is missing"):
         load_recipe(write("name: x"), plugins=plugins)
-    text = "modality: {name: smell}\nencoder: {kind: nose}\ntrain: {select_every: 2}"
-    with pytest.raises(RecipeError, match=r"asked for; train.select_every needs data.val_fraction"):
+    text = "modality: {name: smell}\nencoder: {kind: nose}\ntrain: {patience: 2}"
+    with pytest.raises(RecipeError, match=r"asked for; train.patience needs train.select_every"):
         load_recipe(write(text), plugins=plugins)
+    # The data may mark its own validation rows.
+    assert load_recipe(write(text), ["train.select_every=1"], plugins=plugins).train.patience == 2
     with pytest.raises(RecipeError, match=r"encoder: set one of them|schedule asked"):
         load_recipe(
             write(GOOD), ["objective={kind: infonce, schedule: {final: 0.1}}"], plugins=plugins
@@ -125,6 +127,29 @@ def test_unknown_and_broken_modality(write, plugins):
     failure = PluginFailure("smelt", "modalbind-smelt", "1", RuntimeError("no"), "mend it")
     with pytest.raises(PluginLoadError, match="mend it"):
         load_recipe(write(text), plugins=Plugins(plugins.loaded, (failure,)))
+
+
+def test_an_unknown_modality_hides_no_other_mistake(write, plugins):
+    text = BAD.replace("name: smell", "name: smelt")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(text), plugins=plugins)
+    message = str(caught.value)
+    for expected in (
+        "modality.name: modality 'smelt' not found",
+        "anchor.spec: anchor 'opencip' not found",
+        "objective.temprature: unknown key",
+        "tower.lora.rnk: unknown key",
+        "train.lrr: unknown key",
+        "trian: unknown key",
+    ):
+        assert expected in message
+    assert "encoder.kind" not in message, "whose encoders it should be among is not known"
+
+
+@pytest.mark.parametrize("betas", ["[1, 0.9]", "[0.9, 1.0]", "[-0.1, 0.9]"])
+def test_betas_beyond_their_bounds_are_refused(write, plugins, betas):
+    with pytest.raises(RecipeError, match=r"train\.betas\.[01]: should be"):
+        load_recipe(write(GOOD), [f"train.betas={betas}"], plugins=plugins)
 
 
 def test_a_number_is_good_text(write, plugins):
@@ -149,7 +174,7 @@ def test_neither_recipe_nor_data_is_the_quick_start(shipped, plugins):
     assert build_request(Request(modality="smell"), plugins).name == "one"
 
 
-def test_own_data_takes_the_default_recipe(shipped, plugins):
+def test_own_data_takes_the_default_recipe(shipped, plugins, tmp_path):
     recipe = build_request(
         Request(
             modality="smell",
@@ -163,14 +188,42 @@ def test_own_data_takes_the_default_recipe(shipped, plugins):
         plugins,
     )
     (source,) = recipe.data.sources
-    assert (source.kind, source.options) == ("manifest", {"path": "my.csv"})
-    assert recipe.anchor.spec == "precomputed:t.npz"
+    assert (source.kind, source.options) == ("manifest", {"path": f"{tmp_path}/my.csv"})
+    assert recipe.anchor.spec == f"precomputed:{tmp_path}/t.npz"
     assert (recipe.data.root, recipe.seed, recipe.device, recipe.train.lr) == ("/r", 7, "cpu", 0.5)
 
 
 def test_recipe_and_data_replace_the_sources(shipped, plugins):
-    recipe = build_request(Request(recipe="quickstart", data="my.csv"), plugins)
-    assert [source.options for source in recipe.data.sources] == [{"path": "my.csv"}]
+    recipe = build_request(Request(recipe="quickstart", data="/a/my.csv"), plugins)
+    assert [source.options for source in recipe.data.sources] == [{"path": "/a/my.csv"}]
+
+
+def test_a_request_means_the_same_files_from_every_folder(shipped, plugins, tmp_path, monkeypatch):
+    request = Request(
+        recipe="quickstart",
+        root="sounds",
+        overrides=(
+            "data.sources.1.path=lists/a.csv",
+            "data.exclude=[seen.txt]",
+            "anchor.spec='precomputed:a.npz, b.npz'",
+            "evaluation.links=[links.csv]",
+        ),
+    )
+    recipe = build_request(request, plugins)
+    assert recipe.data.root == str(tmp_path / "sounds")
+    assert recipe.data.sources[0].options == {"train": 8}
+    assert recipe.data.sources[1].options == {"path": str(tmp_path / "lists/a.csv"), "weight": 2}
+    assert recipe.data.exclude == (str(tmp_path / "seen.txt"),)
+    assert recipe.anchor.spec == f"precomputed:{tmp_path}/a.npz,{tmp_path}/b.npz"
+    assert recipe.evaluation.links == ("links.csv",), "it lies below the data root"
+    monkeypatch.chdir("/")
+    again = dump_recipe(recipe)
+    assert dump_recipe(build_request(Request(recipe=_write(tmp_path, again)), plugins)) == again
+
+
+def _write(folder, text):
+    (folder / "again.yaml").write_text(text)
+    return str(folder / "again.yaml")
 
 
 def test_a_single_manifest_keeps_its_name_and_licence(shipped, plugins):
@@ -178,8 +231,8 @@ def test_a_single_manifest_keeps_its_name_and_licence(shipped, plugins):
     (shipped / "smell" / "own.yaml").write_text(
         f"modality: {{name: smell}}\nencoder: {{kind: nose}}\ndata: {{sources: [{source}]}}\n"
     )
-    recipe = build_request(Request(recipe="smell/own", data="new.csv"), plugins)
-    assert recipe.data.sources[0].options == {"path": "new.csv", "licence": "CC0"}
+    recipe = build_request(Request(recipe="smell/own", data="/new.csv"), plugins)
+    assert recipe.data.sources[0].options == {"path": "/new.csv", "licence": "CC0"}
 
 
 def test_another_kind_of_anchor_drops_the_options_of_the_first(write, plugins):
