@@ -383,6 +383,7 @@ def _record_identity(directory: RunDirectory, inputs: RunInputs, sides: Collecti
                 "fingerprint": anchor.fingerprint,
                 "dim": anchor.dim,
                 "modalities": list(anchor.modalities),
+                "tables": anchor.tables,
             },
             "paired": sorted(_list_paired(inputs.data.train, sides)),
         }
@@ -401,12 +402,7 @@ def _list_paired(samples: Sequence[Sample], sides: Collection[str]) -> set[tuple
 
 
 def _check_bound(directory: RunDirectory, inputs: RunInputs) -> None:
-    bound = directory.read_identity()["anchor"]["fingerprint"]
-    if bound != inputs.anchor.fingerprint:
-        raise AnchorMismatchError(
-            f"run {directory.path} is bound to anchor space {bound[:16]}; {inputs.anchor.spec} is "
-            f"{inputs.anchor.fingerprint[:16]} now; restore the anchor that it was aligned to"
-        )
+    inputs.anchor.check_bound(directory.path, directory.read_identity()["anchor"])
 
 
 def _build_tower(resolved: Resolved, inputs: RunInputs) -> Tower:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -83,6 +84,8 @@ class OpenAnchor:
         self.dim = known.dim
         self.modalities = known.modalities
         self.fingerprint = known.fingerprint
+        self.tables = _list_tables(self._space)
+        """File name and content hash of each table of vectors; none if it has weights."""
 
     @property
     def _identity_options(self) -> dict[str, Any]:
@@ -256,6 +259,34 @@ class OpenAnchor:
             )
         return vectors
 
+    def check_bound(self, run: Path, bound: Mapping[str, Any]) -> None:
+        """Refuse a run that was aligned to another space, or to a table that is not here.
+
+        The identity of a table space says nothing of its vectors, so its tables are compared by
+        content. More tables than the run had do no harm.
+
+        Args:
+            run: The run's folder.
+            bound: What its run.json says of the anchor; older runs name no tables.
+
+        Raises:
+            AnchorMismatchError: In one sentence.
+        """
+        fingerprint = bound["fingerprint"]
+        if fingerprint != self.fingerprint:
+            raise AnchorMismatchError(
+                f"run {run} is bound to anchor space {fingerprint[:16]}; {self.spec} is "
+                f"{self.fingerprint[:16]} now; restore the anchor that it was aligned to"
+            )
+        here = {content for _, content in self.tables}
+        gone = [table for table in bound.get("tables", ()) if table[1] not in here]
+        if gone:
+            raise AnchorMismatchError(
+                f"run {run} is bound to table {_name_table(*gone[0])}; {self.spec} has "
+                f"{', '.join(_name_table(*table) for table in self.tables)} now; "
+                "restore the table that it was aligned to"
+            )
+
     def verify(self) -> tuple[str, VerifiedBy]:
         """Return the fingerprint as it is now, and what it was read from.
 
@@ -266,3 +297,13 @@ class OpenAnchor:
         if self._space is None:
             return self.fingerprint, "cache"
         return self._space.compute_fingerprint(), "table" if self._space.is_table else "weights"
+
+
+def _list_tables(space: AnchorSpace | None) -> tuple[tuple[str, str], ...]:
+    # Only a table has content hashes; their order is that of the names, wherever the files lie.
+    hashes: Mapping[str, str] = getattr(space, "content_hashes", {})
+    return tuple(sorted((Path(path).name, content) for path, content in hashes.items()))
+
+
+def _name_table(name: str, content: str) -> str:
+    return f"{name} ({content[:16]})"
