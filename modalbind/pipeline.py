@@ -52,7 +52,15 @@ from modalbind.report import (
     write_summary,
 )
 from modalbind.reporting import build_comparison, build_report
-from modalbind.run import Run, describe_encoder, load, load_tower, publish_tower
+from modalbind.run import (
+    Run,
+    describe_encoder,
+    find_run,
+    load,
+    load_tower,
+    publish_tower,
+    read_bound_anchor,
+)
 from modalbind.rundir import (
     RunDirectory,
     default_run_path,
@@ -280,7 +288,12 @@ def describe(recipe: Recipe) -> dict[str, Any]:
 
 
 def embed_files(
-    run: Path, modality: str, inputs: Sequence[str], out: Path, windows: bool = False
+    run: Path,
+    modality: str,
+    inputs: Sequence[str],
+    out: Path,
+    windows: bool = False,
+    overrides: Sequence[str] = (),
 ) -> int:
     """Embed files with a run's tower, or texts and pictures with its anchor, into one file.
 
@@ -290,6 +303,7 @@ def embed_files(
         inputs: Paths; texts for `text`.
         out: Written in the layout of a table of vectors.
         windows: One row per window of a long sample, with its times.
+        overrides: As for `load`: options of the modality, `modality.options.KEY=VALUE`.
 
     Returns:
         Rows written.
@@ -300,18 +314,21 @@ def embed_files(
     check_output(out)
     if not inputs:
         raise InputError(f"embeddings of {modality} asked for; no input given; name files")
-    space = load(run)
+    space = load(run, overrides=overrides)
     try:
         if not windows:
             vectors = space.embed(modality, inputs)
-            write_embeddings(out, modality, inputs, vectors, space.anchor.name)
+            write_embeddings(out, modality, inputs, vectors, space.name)
             return len(inputs)
         rows = [(key, *row) for key in inputs for row in space.embed_windows(modality, key)]
     except BrokenSampleError as error:
-        raise DataError(f"embedding {modality} asked for; {error}; leave that file out") from error
+        remedy = "leave that file out"
+        if error.reason == "too_long":
+            remedy += ", or raise the limit with --set"
+        raise DataError(f"embedding {modality} asked for; {error}; {remedy}") from error
     times = {"start_s": [row[1] for row in rows], "end_s": [row[2] for row in rows]}
     vectors = torch.stack([row[3] for row in rows])
-    write_embeddings(out, modality, [row[0] for row in rows], vectors, space.anchor.name, times)
+    write_embeddings(out, modality, [row[0] for row in rows], vectors, space.name, times)
     return len(rows)
 
 
@@ -321,8 +338,9 @@ def verify_anchor(path: Path) -> dict[str, Any]:
     Raises:
         AnchorMismatchError: If they differ.
     """
-    bound = RunDirectory(path).read_identity()["anchor"]
-    fingerprint, verified = load(path).anchor.verify()
+    run = find_run(path)
+    bound = read_bound_anchor(RunDirectory(run))
+    fingerprint, verified = load(run).anchor.verify()
     if fingerprint != bound["fingerprint"]:
         raise AnchorMismatchError(
             f"run {path} is bound to anchor space {bound['fingerprint'][:16]}; {bound['spec']} is "

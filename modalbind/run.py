@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -29,7 +31,9 @@ from modalbind.encoders import Tower, build_tower
 from modalbind.errors import (
     AnchorMismatchError,
     BrokenSampleError,
+    CorruptFileError,
     InputError,
+    RecipeError,
     RunError,
     UnknownModalityError,
 )
@@ -38,12 +42,17 @@ from modalbind.inputs import build_modality
 from modalbind.interfaces import Modality
 from modalbind.plugin_manager import Plugins, build, load_plugins
 from modalbind.recipe import Recipe, Resolved, resolve
+from modalbind.recipe.load import read_recipe
+from modalbind.recipe.mistakes import check_model
 from modalbind.report import RunReport, read_report
 from modalbind.rundir import RunDirectory
 from modalbind.types import AnchorItem
 
 BATCH_SIZE = 32
 """Samples embedded at once outside of training."""
+
+CHANGEABLE = "modality.options."
+"""What may be changed of a finished run: how samples are read."""
 
 
 class Run:
@@ -106,34 +115,63 @@ def load_tower(directory: RunDirectory, resolved: Resolved, dim: int) -> Tower:
             "go on with `modalbind align --resume`"
         )
     note = read_json(directory.tower_note)
+    if not isinstance(note, dict) or not {"sha256", "encoder"} <= note.keys():
+        raise CorruptFileError(
+            f"{directory.tower_note} asked for; it lacks the checksum or the encoder; restore it"
+        )
     data = read_checked(directory.path, directory.tower_file.name, note["sha256"])
-    tower = _build_plain_tower(resolved, dim, note["encoder"])
-    tower.load_state_dict(decode_tensors(data, directory.tower_file))
+    tower = _build_plain_tower(directory, resolved, dim, note["encoder"])
+    try:
+        tower.load_state_dict(decode_tensors(data, directory.tower_file))
+    except RuntimeError as error:
+        raise CorruptFileError(
+            f"{directory.tower_file} asked for; it does not fit the tower that tower.json and "
+            "run.json describe; restore all three"
+        ) from error
     return tower.eval()
 
 
-def _build_plain_tower(resolved: Resolved, dim: int, encoder_options: Mapping[str, Any]) -> Tower:
+def _build_plain_tower(
+    directory: RunDirectory, resolved: Resolved, dim: int, encoder_options: Any
+) -> Tower:
     """Build the tower that finished weights fit: no adapters, no published weights to fetch."""
-    options = resolved.encoder.options.model_validate(encoder_options)
+    options, mistakes = check_model(resolved.encoder.options, encoder_options, ("encoder",))
+    if mistakes:
+        raise CorruptFileError(f"{directory.tower_note} asked for; {mistakes[0]}; restore it")
     encoder = build(resolved.encoder, options, build_modality(resolved))
     section = resolved.recipe.tower.model_copy(update={"lora": None, "freeze": "none"})
     return build_tower(encoder, resolved.recipe.head, section, dim)
 
 
+def read_bound_anchor(directory: RunDirectory) -> dict[str, Any]:
+    """Return what run.json says of the anchor space: spec, space, fingerprint, dim, modalities.
+
+    Raises:
+        RunError: If the folder has no run.json.
+        CorruptFileError: If that does not say all of it.
+    """
+    anchor: dict[str, Any] = directory.read_identity()["anchor"]
+    kinds = {"spec": str, "space": str, "fingerprint": str, "dim": int, "modalities": list}
+    wrong = [name for name, kind in kinds.items() if not isinstance(anchor.get(name), kind)]
+    if wrong:
+        raise CorruptFileError(
+            f"{directory.run_file} asked for; its anchor has no valid {', '.join(wrong)}; "
+            "restore it"
+        )
+    return anchor
+
+
 class _Bound:
     """One modality of a run; its tower is read when it is first used."""
 
-    def __init__(self, path: Path, plugins: Plugins) -> None:
+    def __init__(self, path: Path, plugins: Plugins, overrides: Sequence[str]) -> None:
         self.directory = RunDirectory(path)
-        self.identity = self.directory.read_identity()
-        self.resolved = resolve(self.directory.read_recipe(), plugins)
+        self.anchor = read_bound_anchor(self.directory)
+        self.fingerprint: str = self.anchor["fingerprint"]
+        self.resolved = resolve(_read_recipe(self.directory, overrides, plugins), plugins)
         self.name = self.resolved.modality.name
         self._tower: Tower | None = None
         self._modality: Modality | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        return str(self.identity["anchor"]["fingerprint"])
 
     @property
     def modality(self) -> Modality:
@@ -143,72 +181,108 @@ class _Bound:
 
     def tower(self, device: torch.device) -> Tower:
         if self._tower is None:
-            dim = int(self.identity["anchor"]["dim"])
+            dim: int = self.anchor["dim"]
             self._tower = load_tower(self.directory, self.resolved, dim).to(device)
         return self._tower
+
+
+def _read_recipe(directory: RunDirectory, overrides: Sequence[str], plugins: Plugins) -> Recipe:
+    recipe = directory.read_recipe()
+    others = [override for override in overrides if not override.startswith(CHANGEABLE)]
+    if others:
+        raise RecipeError(
+            f"'{others[0]}' asked of run {directory.path}; its tower is trained; "
+            f"change only how samples are read, {CHANGEABLE}KEY=VALUE"
+        )
+    return read_recipe(recipe, overrides, plugins) if overrides else recipe
 
 
 class AlignedSpace:
     """An anchor space and every modality bound to it; everything in it can be compared.
 
-    Invariant: all runs are bound to one fingerprint. Towers and the anchor's weights are read
-    when first used.
+    Invariant: all runs are bound to one fingerprint. Towers and the anchor are opened when first
+    used: what embeds one modality needs nothing of another.
 
     Attributes:
         modalities: Names, the anchor's own first.
+        name: Of the anchor space.
+        dim: Length of every embedding.
     """
 
     def __init__(
-        self, paths: Sequence[Path], device: str = "cpu", cache: AnchorCache | None = None
+        self,
+        paths: Sequence[Path],
+        device: str = "cpu",
+        cache: AnchorCache | None = None,
+        overrides: Sequence[str] = (),
     ) -> None:
-        """Bind runs.
+        """Bind runs; arguments as for `load`.
 
         Raises:
             AnchorMismatchError: If they belong to different anchor spaces.
             RunError: If one is no run, or two bring the same modality.
+            RecipeError: If an override is none of `modality.options`.
+            CorruptFileError: If what a run says of its anchor space is damaged.
         """
         plugins = load_plugins()
-        bound = [_Bound(path, plugins) for path in paths]
+        bound = [_Bound(path, plugins, overrides) for path in paths]
         _check_one_space(bound)
+        self._first = bound[0]
         self._bound = {item.name: item for item in bound}
         self._device = torch.device(device)
-        first = bound[0]
-        self.anchor: OpenAnchor = open_anchor(
+        self._cache = cache
+        self.name: str = self._first.anchor["space"]
+        self.dim: int = self._first.anchor["dim"]
+        self.modalities: tuple[str, ...] = (*self._first.anchor["modalities"], *self._bound)
+
+    @cached_property
+    def anchor(self) -> OpenAnchor:
+        """The frozen space itself.
+
+        Raises:
+            AnchorError: If it cannot be opened.
+            AnchorMismatchError: If it is not the one that the runs are bound to.
+        """
+        first = self._first
+        anchor = open_anchor(
             first.resolved.recipe.anchor,
             first.resolved.anchor,
-            cache or AnchorCache(),
-            device,
+            self._cache or AnchorCache(),
+            str(self._device),
             first.resolved.anchor_options,
         )
-        if self.anchor.fingerprint != first.fingerprint:
+        if anchor.fingerprint != first.fingerprint:
             raise AnchorMismatchError(
                 f"run {first.directory.path} is bound to anchor space {first.fingerprint[:16]}; "
-                f"{self.anchor.spec} is {self.anchor.fingerprint[:16]} now; "
+                f"{anchor.spec} is {anchor.fingerprint[:16]} now; "
                 "restore the anchor that it was aligned to"
             )
-        self.modalities = (*self.anchor.modalities, *self._bound)
+        return anchor
 
     def embed(self, modality: str, inputs: Sequence[Any]) -> Tensor:
         """Embed inputs of one modality.
 
         Args:
             modality: One of `modalities`.
-            inputs: Paths of files; texts for `text`; `PIL.Image.Image` are taken for `image`, and
-                the plugin's own samples for its modality.
+            inputs: A list: paths of files; texts for `text`; `PIL.Image.Image` are taken for
+                `image`, and the plugin's own samples for its modality.
 
         Returns:
             Unit-norm float32 `(len(inputs), dim)`.
 
         Raises:
             UnknownModalityError: If nothing here embeds that modality.
+            InputError: If `inputs` is no list, or holds what that modality does not take.
             BrokenSampleError: If a file cannot be read.
+            AnchorError: If the anchor is needed and cannot be opened, or lacks an input.
         """
         self._check(modality)
-        if not inputs:
-            return torch.zeros(0, self.anchor.dim)
+        items = _as_list(inputs)
+        if not items:
+            return torch.zeros(0, self.dim)
         if modality in self._bound:
             bound = self._bound[modality]
-            samples = (_load(bound.modality, item) for item in inputs)
+            samples = (_load(bound.modality, item) for item in items)
             return embed_samples(
                 bound.tower(self._device),
                 bound.modality,
@@ -217,7 +291,7 @@ class AlignedSpace:
                 batch_size=BATCH_SIZE,
                 use_windows=bound.resolved.recipe.evaluation.window,
             )
-        return self.anchor.embed(modality, [_anchor_item(modality, item) for item in inputs])
+        return self.anchor.embed(modality, [_anchor_item(modality, item) for item in items])
 
     def embed_windows(self, modality: str, path: str | Path) -> list[tuple[float, float, Tensor]]:
         """Embed a long file window by window, as `(start_s, end_s, embedding)`."""
@@ -241,22 +315,27 @@ class AlignedSpace:
             )
 
 
-def load(source: str | Path | Sequence[str | Path], device: str = "cpu") -> AlignedSpace:
+def load(
+    source: str | Path | Sequence[str | Path], device: str = "cpu", overrides: Sequence[str] = ()
+) -> AlignedSpace:
     """Open one run or several, from folders or from the hub.
 
     Args:
         source: A run directory, a hub id `ORG/NAME`, or a list of these. Several are bound to
             their common anchor space.
         device: Where towers and anchor run.
+        overrides: `key=value` as for `--set`, of `modality.options` alone: samples are read by
+            them, such as longer ones (`modality.options.max_duration_s=3600`).
 
     Raises:
         RunError: If a source is neither a run nor to be fetched.
         AnchorMismatchError: If runs belong to different anchor spaces.
+        RecipeError: If an override is none of these options.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     if not sources:
         raise RunError("runs to load asked for; none given; name at least one")
-    return AlignedSpace([find_run(item) for item in sources], device)
+    return AlignedSpace([find_run(item) for item in sources], device, overrides=overrides)
 
 
 def find_run(source: str | Path) -> Path:
@@ -311,6 +390,16 @@ def _check_one_space(bound: Sequence[_Bound]) -> None:
         names[item.name] = item.directory.path
 
 
+def _as_list(inputs: Any) -> list[Any]:
+    """Return the inputs, unless one was given in place of a list: a text is no list of letters."""
+    is_one = isinstance(inputs, str | bytes | Path | np.ndarray | Tensor)
+    if is_one or not isinstance(inputs, Iterable):
+        raise InputError(
+            f"a list of inputs asked for; found one {type(inputs).__name__}; write [input]"
+        )
+    return list(inputs)
+
+
 def _load(modality: Modality, item: Any) -> Any:
     if not isinstance(item, str | Path):
         return item
@@ -327,8 +416,12 @@ def _anchor_item(modality: str, item: Any) -> AnchorItem:
         rgb = item.convert("RGB")
         digest = hashlib.sha256(rgb.tobytes() + repr(rgb.size).encode()).digest()
         return AnchorItem(f"picture {digest.hex()[:12]}", digest, lambda: rgb)
+    if not isinstance(item, str | Path):
+        raise InputError(
+            f"pictures asked for; found {type(item).__name__}; give paths or PIL.Image.Image"
+        )
     path = Path(item).expanduser()
-    if not path.exists():
+    if not path.is_file():
         # A table of vectors knows pictures by key alone.
         return AnchorItem(str(item), hashlib.sha256(str(item).encode()).digest(), _missing(path))
     return AnchorItem(

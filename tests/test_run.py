@@ -22,6 +22,7 @@ from modalbind.errors import (
     BrokenSampleError,
     CorruptFileError,
     InputError,
+    RecipeError,
     RunError,
     UnknownModalityError,
 )
@@ -176,10 +177,112 @@ def test_runs_of_two_anchors_are_refused_naming_both(run: Run, world: Path, tmp_
     assert all(str(p.path) in str(caught.value) for p in (run, other))
 
 
-def test_an_anchor_that_changed_is_refused(run: Run, world: Path) -> None:
+def test_an_anchor_that_changed_is_refused_when_it_is_used(run: Run, world: Path) -> None:
     rename_space(world, "another space")
+    space = load(run.path)
+    for use in (lambda: space.embed("text", ["a star"]), lambda: space.anchor):
+        with pytest.raises(AnchorMismatchError, match=r"is bound to .* restore the anchor"):
+            use()
     with pytest.raises(AnchorMismatchError, match=r"is bound to .* restore the anchor"):
-        load(run.path)
+        pipeline.verify_anchor(run.path)
+
+
+def test_the_tower_needs_no_anchor(run: Run, world: Path, tmp_path: Path) -> None:
+    before = run.load().embed("toy", files(world))
+    (world / "space.npz").unlink()  # the fixture puts it back
+    space = load(run.path)
+    assert space.modalities == ("image", "text", "toy")
+    assert (space.name, space.dim) == ("toy space", toy.DIM)
+    assert torch.equal(space.embed("toy", files(world)), before)
+    assert space.embed("toy", []).shape == (0, toy.DIM)
+    assert pipeline.embed_files(run.path, "toy", files(world), tmp_path / "out.npz") == 3
+    with np.load(tmp_path / "out.npz") as table:
+        assert str(table["space"]) == "toy space"
+    with pytest.raises(AnchorError, match=r"space\.npz"):
+        space.embed("text", ["a star"])
+
+
+def test_a_single_input_is_not_taken_for_a_list(run: Run, world: Path) -> None:
+    space = run.load()
+    alone: list[tuple[str, Any]] = [
+        ("text", "a star"),
+        ("toy", files(world)[0]),
+        ("toy", Path(files(world)[0])),
+    ]
+    alone += [("toy", np.zeros((3, 4))), ("toy", torch.zeros(3, 4)), ("image", 3)]
+    for modality, one in alone:
+        found = type(one).__name__
+        with pytest.raises(InputError, match=f"a list of inputs asked for; found one {found}"):
+            space.embed(modality, one)
+    both = [Path(name) for name in files(world)[:2]]
+    assert torch.equal(space.embed("toy", iter(both)), space.embed("toy", tuple(both)))  # type: ignore[arg-type]
+
+
+def test_a_picture_is_a_path_or_an_image(run: Run) -> None:
+    with pytest.raises(InputError, match="pictures asked for; found ndarray; give paths or PIL"):
+        run.load().embed("image", [np.zeros((2, 2, 3))])
+
+
+def test_samples_can_be_read_otherwise_than_in_training(
+    run: Run, world: Path, tmp_path: Path
+) -> None:
+    path = world / "long.json"
+    path.write_text(json.dumps(np.random.default_rng(0).normal(size=(19, 4)).tolist()))
+    space = load(run.path, overrides=["modality.options.window=10"])  # trained with 8
+    assert [window[:2] for window in space.embed_windows("toy", path)] == [(0, 10), (10, 19)]
+    changes = ["modality.options.window=7"]
+    out = tmp_path / "out.npz"
+    assert pipeline.embed_files(run.path, "toy", [str(path)], out, True, changes) == 3
+    with pytest.raises(RecipeError, match=r"'head\.kind=mlp' asked of run .* its tower is trained"):
+        load(run.path, overrides=[*changes, "head.kind=mlp"])
+    with pytest.raises(RecipeError, match=r"modality\.options\.windows: unknown key.* 'window'"):
+        load(run.path, overrides=["modality.options.windows=3"])
+
+
+def damage(path: Path, *keys: str, value: Any = None) -> None:
+    """Drop a value from a JSON file, or set it."""
+    content = place = json.loads(path.read_text())
+    for key in keys[:-1]:
+        place = place[key]
+    if value is None:
+        del place[keys[-1]]
+    else:
+        place[keys[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "says"),
+    [
+        (("sha256",), None, "lacks the checksum or the encoder"),
+        (("sha256",), "x", "checksum"),
+        (("encoder",), None, "lacks the checksum or the encoder"),
+        (("encoder",), 3, "encoder: "),
+        (("encoder", "width"), "1v", "encoder.width: .* is '1v'"),
+        (("encoder", "width"), 17, "does not fit the tower that tower.json"),
+    ],
+)
+def test_a_damaged_note_of_the_tower_is_one_sentence(
+    run: Run, world: Path, keys: tuple[str, ...], value: Any, says: str
+) -> None:
+    damage(run.path / "tower.json", *keys, value=value)
+    with pytest.raises(CorruptFileError, match=f"tower.* asked for; .*{says}") as caught:
+        run.load().embed("toy", files(world))
+    assert "\n" not in str(caught.value) and "http" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["spec", "space", "fingerprint", "dim", "modalities"])
+def test_a_damaged_identity_is_one_sentence(run: Run, key: str) -> None:
+    damage(run.path / "run.json", "anchor", key)
+    for use in (load, pipeline.verify_anchor):
+        with pytest.raises(CorruptFileError, match=rf"run\.json .* no valid {key}; restore it"):
+            use(run.path)
+
+
+def test_the_anchor_of_the_latest_run_is_verified(run: Run) -> None:
+    (run.path.parent / "latest").write_text("run\n")
+    found = pipeline.verify_anchor(run.path.parent / "latest")
+    assert found["fingerprint"] == found["fingerprint_now"]
 
 
 def test_one_modality_twice_is_refused(run: Run, tmp_path: Path) -> None:

@@ -169,6 +169,14 @@ def embed(
     windows: Annotated[
         bool, typer.Option("--windows", help="One row per window of a long sample, with times.")
     ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Read otherwise, e.g. modality.options.max_duration_s=3600.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -176,7 +184,7 @@ def embed(
     from modalbind import pipeline
 
     given = _read_texts(inputs) if modality == "text" else inputs
-    rows = pipeline.embed_files(run, modality, given, out, windows)
+    rows = pipeline.embed_files(run, modality, given, out, windows, overrides=tuple(set_ or ()))
     if json:
         print_json({"out": str(out), "modality": modality, "rows": rows})
     else:
