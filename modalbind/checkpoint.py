@@ -100,6 +100,8 @@ def read_checked(folder: Path, name: str, sums: Mapping[str, str] | None = None)
     if sums is None:
         sums = read_json(folder / CHECKSUMS)
     path = folder / name
+    if not isinstance(sums, Mapping):
+        raise CorruptFileError(f"{path} asked for; its checksums are damaged; restore the folder")
     try:
         data = path.read_bytes()
     except OSError as error:

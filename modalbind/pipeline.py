@@ -6,12 +6,14 @@ objective, run directory, evaluation, report.
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -23,8 +25,8 @@ from modalbind.closed_form import fit_head
 from modalbind.cost import CostMeter
 from modalbind.data.loader import Augmentations, FeatureSet, TrainingBatches
 from modalbind.data.samples import Sample, list_anchors
-from modalbind.data.splits import list_folds
 from modalbind.encoders import Tower, build_tower
+from modalbind.engine import build_engine
 from modalbind.errors import (
     AnchorMismatchError,
     BrokenSampleError,
@@ -32,26 +34,17 @@ from modalbind.errors import (
     InputError,
     RunError,
 )
-from modalbind.evaluation.comparison import RunScores, compare_systems, list_item_scores
 from modalbind.evaluation.pools import UNIMODAL_LANGUAGE
 from modalbind.evaluation.protocol import Protocol
 from modalbind.export import check_output, write_embeddings
-from modalbind.inputs import RunInputs, build_datasets, open_inputs
+from modalbind.inputs import RunInputs, open_inputs
 from modalbind.measure import add_controls, build_protocol, measure
 from modalbind.plugin_manager import build, load_plugins
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, resolve
 from modalbind.recipe.schema import Choice
-from modalbind.report import (
-    Comparison,
-    RunReport,
-    SweepSummary,
-    read_summary,
-    summarise,
-    write_report,
-    write_summary,
-)
-from modalbind.reporting import build_comparison, build_report
+from modalbind.report import RunReport, read_report, write_report
+from modalbind.reporting import Measured, build_report
 from modalbind.run import (
     Run,
     describe_encoder,
@@ -61,18 +54,13 @@ from modalbind.run import (
     publish_tower,
     read_bound_anchor,
 )
-from modalbind.rundir import (
-    RunDirectory,
-    default_run_path,
-    latest_run_path,
-    list_runs,
-    point_latest,
-)
+from modalbind.rundir import RunDirectory, default_run_path, latest_run_path, point_latest
 from modalbind.selection import Selection
 from modalbind.training import Aligner
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINTS_PER_RUN = 10
-COMPARISON_RESAMPLES = 10_000
 SIGTERM_EXIT_CODE = 143
 
 
@@ -101,7 +89,7 @@ def align(
     recipe = resolved.recipe
     directory = RunDirectory(out or (latest_run_path() if resume else default_run_path(recipe)))
     progress, meter = Progress(console), CostMeter()
-    accelerator = _build_accelerator(recipe, directory)
+    accelerator = build_engine(recipe, directory.path)
 
     def read_all() -> RunInputs:
         return open_inputs(resolved, AnchorCache(), str(accelerator.device), progress.count)
@@ -110,7 +98,7 @@ def align(
         # What is to be replaced stays until its replacement is known to be possible.
         ready = read_all() if force else None
         goes_on = directory.start(recipe, resume=resume, force=force)
-        if goes_on and directory.report_file.exists():
+        if goes_on and directory.is_finished():
             point_latest(directory.path)
             progress.say(f"{directory.path} is finished already")
             return Run(directory.path)
@@ -131,6 +119,7 @@ def evaluate(
     runs: Sequence[Path],
     *,
     data: Path | None = None,
+    root: Path | None = None,
     controls: bool = False,
     console: Console | None = None,
 ) -> RunReport:
@@ -139,8 +128,10 @@ def evaluate(
     Args:
         runs: One run directory.
         data: Manifest to test on instead; its test split, or all of it if it names none.
+        root: Folder of its paths; default: the manifest's.
         controls: Add rows for the shuffled control (the same recipe trained on shuffled pairs, in
-            `controls/shuffled`, kept for the next time) and the trivial-feature control.
+            `controls/shuffled`, kept for the next time) and the trivial-feature control. A run
+            that has its shuffled control gets these rows each time.
         console: Where progress is shown.
 
     Returns:
@@ -148,111 +139,77 @@ def evaluate(
     """
     if len(runs) != 1:
         raise InputError(f"one run to evaluate asked for; {len(runs)} given; name one")
-    directory = RunDirectory(runs[0])
+    directory = RunDirectory(find_run(runs[0]))
     progress, meter = Progress(console), CostMeter()
     with meter:
-        resolved, inputs, tower, rules = _open_finished(directory, data, progress)
-        measured = measure(resolved, inputs, tower, rules)
-        device = next(tower.parameters()).device
-        if controls:
-            shuffled = _train_shuffled(directory, console)
-            other = load_tower(shuffled.directory, resolved, inputs.anchor.dim).to(device)
-            add_controls(measured, resolved, inputs, other, rules)
-        report = build_report(resolved.recipe, inputs, directory, measured, meter, str(device))
-    if data is None:
-        # What the run cost is what it took to train, not to measure it once more.
-        if directory.report_file.exists():
-            report = report.model_copy(update={"cost": Run(directory.path).report.cost})
+        found = open_finished(directory, data, progress, root)
+        measured = measure(found.resolved, found.inputs, found.tower, found.rules)
+        if controls or (data is None and (directory.shuffled / directory.tower_note.name).exists()):
+            _measure_controls(measured, found, directory, console)
+        device = str(found.device)
+        report = build_report(
+            found.resolved.recipe, found.inputs, directory, measured, meter, device
+        )
+    return report if data is not None else _replace_report(directory, report)
+
+
+def _measure_controls(
+    measured: Measured, found: FinishedRun, directory: RunDirectory, console: Console | None
+) -> None:
+    """Add the controls; the shuffled one is trained once, what is there already is used."""
+    recipe = directory.read_recipe()
+    section = recipe.data.model_copy(update={"shuffle_pairs": True})
+    shuffled = recipe.model_copy(update={"data": section})
+    run = align(shuffled, out=directory.shuffled, resume=True, console=console)
+    tower = load_tower(run.directory, found.resolved, found.inputs.anchor.dim).to(found.device)
+    add_controls(measured, found.resolved, found.inputs, tower, found.rules)
+
+
+def _replace_report(directory: RunDirectory, report: RunReport) -> RunReport:
+    """Write the report of a new measurement into the run, and return it as written."""
+    # What the run cost is what it took to train, not to measure it once more.
+    with suppress(RunError):
+        report = report.model_copy(update={"cost": read_report(directory.path).cost})
+    try:
         with directory.lock():
             write_report(report, directory.path)
+    except OSError as error:
+        logger.warning("the report of %s was not replaced: %s", directory.path, error)
     return report
 
 
-def evaluate_sweep(
-    path: Path, *, controls: bool = False, console: Console | None = None
-) -> SweepSummary:
-    """Measure every run of a sweep again, as `evaluate` does, and summarise them anew."""
-    before = read_summary(path)
-    reports = [evaluate([run], controls=controls, console=console) for run in list_runs(path)]
-    summary = summarise(reports, name=before.name, command=before.command)
-    write_summary(summary, path)
-    return summary
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A run that is trained, and what it is tested on."""
+
+    resolved: Resolved
+    inputs: RunInputs
+    tower: Tower
+    rules: Protocol
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return next(self.tower.parameters()).device
 
 
-def compare(
-    run: Path, other: Path, *, data: Path | None = None, console: Console | None = None
-) -> Comparison:
-    """Score two runs, or sweeps, on the same test items, and compare them item by item.
-
-    Args:
-        run: Run or sweep directory.
-        other: What it is held against; it may be bound to another anchor space.
-        data: Manifest to test both on, instead of their own test splits.
-        console: Where progress is shown.
+def open_finished(
+    directory: RunDirectory, data: Path | None, progress: Progress, root: Path | None = None
+) -> FinishedRun:
+    """Open a finished run with what it is tested on: its own test split, or other pairs.
 
     Raises:
-        DataError: If they were not tested on the same items.
+        InputError: If it is not finished, or bound to another anchor space than is there now.
     """
-    progress = Progress(console)
-
-    def score(path: Path) -> RunScores:
-        resolved, inputs, tower, rules = _open_finished(RunDirectory(path), data, progress)
-        measured = measure(resolved, inputs, tower, rules)
-        return list_item_scores(measured.retrieval, measured.zero_shot, rules.split)
-
-    rows = compare_systems(
-        [score(path) for path in list_runs(run)],
-        [score(path) for path in list_runs(other)],
-        resamples=COMPARISON_RESAMPLES,
-        seed=0,
+    recipe = directory.read_recipe()
+    resolved = resolve(recipe if data is None else _tested_on(recipe, data, root), load_plugins())
+    device = build_engine(resolved.recipe).device
+    inputs = open_inputs(
+        resolved, AnchorCache(), str(device), progress.count, tests_all=data is not None
     )
-    return build_comparison(str(run), str(other), rows)
-
-
-def sweep(
-    recipe: Recipe,
-    *,
-    seeds: Sequence[int] = (),
-    folds: Sequence[str] | Literal["all"] | None = None,
-    out: Path | None = None,
-    resume: bool = False,
-    force: bool = False,
-    console: Console | None = None,
-) -> Path:
-    """Run a recipe once per seed and fold, and summarise.
-
-    Args:
-        recipe: What varies only in `seed` and `data.test_fold`.
-        seeds: Default: the recipe's own.
-        folds: Names, or `all` that the data has; default: the recipe's own split.
-        out: Sweep directory.
-        resume: Go on with the sweep in `out`; finished runs stay as they are.
-        force: Replace the runs in `out`.
-        console: Where progress is shown.
-
-    Returns:
-        The sweep directory, with a run in each folder and `summary.json`.
-    """
-    resolved = resolve(recipe, load_plugins())
-    recipe = resolved.recipe
-    places: list[str | None] = [recipe.data.test_fold]
-    if folds is not None:
-        places = [*(_list_folds(resolved) if folds == "all" else folds)]
-    path = out or (latest_run_path() if resume else default_run_path(recipe))
-    progress = Progress(console)
-    reports = []
-    for seed in seeds or [recipe.seed]:
-        for fold in places:
-            section = recipe.data.model_copy(update={"test_fold": fold})
-            one = recipe.model_copy(update={"seed": seed, "data": section})
-            name = f"seed-{seed}" + (f"-fold-{fold}" if fold is not None else "")
-            progress.say(f"{path / name}")
-            goes_on = resume and (path / name / "recipe.yaml").exists()
-            run = align(one, out=path / name, resume=goes_on, force=force, console=console)
-            reports.append(run.report)
-    write_summary(summarise(reports, name=recipe.name), path)
-    point_latest(path)
-    return path
+    _check_bound(directory, inputs)
+    tower = load_tower(directory, resolved, inputs.anchor.dim).to(device)
+    return FinishedRun(resolved, inputs, tower, build_protocol(directory, resolved.recipe))
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
@@ -263,7 +220,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     """
     resolved = resolve(recipe, load_plugins())
     recipe = resolved.recipe
-    accelerator = _build_accelerator(recipe, None)
+    accelerator = build_engine(recipe)
     inputs = open_inputs(
         resolved, AnchorCache(), str(accelerator.device), Progress(None).count, embeds=False
     )
@@ -347,46 +304,6 @@ def verify_anchor(path: Path) -> dict[str, Any]:
             f"{fingerprint[:16]} now; restore the anchor that it was aligned to"
         )
     return {**bound, "fingerprint_now": fingerprint, "verified": verified}
-
-
-def _build_accelerator(recipe: Recipe, directory: RunDirectory | None) -> Accelerator:
-    _check_device(recipe.device)
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
-    trackers = list(recipe.train.trackers) if directory is not None else []
-    return Accelerator(
-        cpu=recipe.device == "cpu",
-        mixed_precision=recipe.train.precision,
-        log_with=trackers or None,
-        project_dir=str(directory.path) if directory is not None and trackers else None,
-    )
-
-
-def _check_device(name: str) -> None:
-    kind, _, index = name.partition(":")
-    here = {"auto": 1, "cpu": 1, "cuda": torch.cuda.device_count()}
-    here["mps"] = int(torch.backends.mps.is_available())
-    number = int(index) if index.isdigit() else 0
-    if number >= here.get(kind, 0):
-        found = ", ".join(n for n, count in here.items() if count and n != "auto")
-        raise InputError(f"device '{name}' asked for; this machine has {found}; use --device auto")
-    if kind == "cuda":
-        torch.cuda.set_device(number)
-
-
-def _open_finished(
-    directory: RunDirectory, data: Path | None, progress: Progress
-) -> tuple[Resolved, RunInputs, Tower, Protocol]:
-    """Open a finished run with what it is tested on: its own test split, or other pairs."""
-    recipe = directory.read_recipe()
-    resolved = resolve(recipe if data is None else _tested_on(recipe, data), load_plugins())
-    device = _build_accelerator(resolved.recipe, directory).device
-    inputs = open_inputs(
-        resolved, AnchorCache(), str(device), progress.count, tests_all=data is not None
-    )
-    _check_bound(directory, inputs)
-    tower = load_tower(directory, resolved, inputs.anchor.dim).to(device)
-    return resolved, inputs, tower, build_protocol(directory, resolved.recipe)
 
 
 def _record_identity(directory: RunDirectory, inputs: RunInputs, sides: Collection[str]) -> None:
@@ -477,7 +394,10 @@ def _train(
             progress.say(f"linear head in closed form, ridge strength {strength:.3g}")
         else:
             _train_by_steps(tower, resolved, inputs, directory, accelerator, progress, meter)
+        directory.log_cost(meter.read())
         publish_tower(directory, tower, inputs.anchor.fingerprint)
+    else:
+        meter.go_on_from(directory.read_cost())
     return load_tower(directory, resolved, inputs.anchor.dim).to(accelerator.device)
 
 
@@ -500,7 +420,11 @@ def _train_by_steps(
         seed=resolved.recipe.seed,
     )
     selection = Selection(resolved.recipe, inputs, directory)
-    _loop(aligner, batches, selection, directory, progress, meter)
+    accelerator.init_trackers(resolved.recipe.name or "modalbind", {"seed": resolved.recipe.seed})
+    try:
+        _loop(aligner, batches, selection, directory, progress, meter)
+    finally:
+        accelerator.end_training()
     selection.restore_best(aligner)
 
 
@@ -562,28 +486,8 @@ def _sigterm_noted() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _train_shuffled(directory: RunDirectory, console: Console | None) -> Run:
-    """Train the recipe of a run on shuffled pairs, once; what is there already is used."""
-    recipe = directory.read_recipe()
-    section = recipe.data.model_copy(update={"shuffle_pairs": True})
-    shuffled = recipe.model_copy(update={"data": section})
-    path = directory.path / "controls" / "shuffled"
-    return align(shuffled, out=path, resume=True, console=console)
-
-
-def _tested_on(recipe: Recipe, data: Path) -> Recipe:
+def _tested_on(recipe: Recipe, data: Path, root: Path | None) -> Recipe:
     """Return the recipe with another manifest as its only data."""
     source = Choice.model_validate({"kind": "manifest", "path": str(data)})
-    update = {"sources": (source,), "test_fold": None}
+    update = {"sources": (source,), "test_fold": None, "root": None if root is None else str(root)}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
-
-
-def _list_folds(resolved: Resolved) -> list[str]:
-    pairs = [pair for dataset in build_datasets(resolved)[0] for pair in dataset.pairs()]
-    folds = list_folds(pairs, resolved.recipe.data)
-    if not folds:
-        raise RunError(
-            f"all folds asked for; column '{resolved.recipe.data.fold_column}' is absent or empty; "
-            "set data.fold_column, or leave out --folds"
-        )
-    return folds

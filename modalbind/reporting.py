@@ -212,11 +212,18 @@ def read_commit() -> str | None:
     """Return the commit of the checkout that modalbind runs from, or None outside of one."""
     folder = Path(__file__).resolve().parent
     try:
-        asked = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        # An installed copy may lie in the checkout of another project, which does not track it.
+        _ask_git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+        return _ask_git(folder, "rev-parse", "HEAD")
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+
+
+def _ask_git(folder: Path, *words: str) -> str:
+    asked = ["git", "-C", str(folder), *words]
+    return subprocess.run(
+        asked, capture_output=True, text=True, timeout=5, check=True
+    ).stdout.strip()
 
 
 def _command() -> str:

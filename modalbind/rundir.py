@@ -2,12 +2,15 @@
 
 recipe.yaml            the resolved recipe
 run.json               format, versions, anchor identity
-metrics.jsonl          one line per optimizer step and per score
+metrics.jsonl          one line per optimizer step and per score, and what training cost
 broken.jsonl           samples left out, if any
 checkpoints/step-N/    published by rename
 tower.safetensors      the tower, adapters merged; appears when training is done
 tower.json             its checksum and the anchor it belongs to
 report.json, report.html
+trackers/              what trackers write, if any
+
+A sweep is a folder of runs with sweep.json, its plan, and summary.json, summary.html.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,11 +34,15 @@ from modalbind.checkpoint import (
     write_json,
 )
 from modalbind.errors import CorruptFileError, InputError, RunError
-from modalbind.recipe import Recipe, dump_recipe, load_recipe
+from modalbind.plugin_manager import load_plugins
+from modalbind.recipe import Recipe, dump_recipe, load_recipe, resolve
+from modalbind.report import read_report
 from modalbind.types import StepResult
 
 FORMAT = 1
 RUNS = Path("runs")
+SWEEP_FILE = "sweep.json"
+TRACKERS_FOLDER = "trackers"
 
 
 class RunDirectory:
@@ -51,6 +58,7 @@ class RunDirectory:
         self.tower_file = path / "tower.safetensors"
         self.tower_note = path / "tower.json"
         self.report_file = path / "report.json"
+        self.shuffled = path / "controls" / "shuffled"
         self._lock = FileLock(path / ".lock")
 
     @contextmanager
@@ -107,6 +115,14 @@ class RunDirectory:
         write_file(self.recipe_file, dump_recipe(recipe).encode())
         return False
 
+    def is_finished(self) -> bool:
+        """Say whether the report is there and whole; it is what a run writes last."""
+        try:
+            read_report(self.path)
+        except RunError:
+            return False
+        return True
+
     @contextmanager
     def discarded_if_refused(self, *, is_new: bool) -> Iterator[None]:
         """Leave no trace of a new run whose input turns out to be wrong."""
@@ -145,12 +161,21 @@ class RunDirectory:
         """Append a score on the validation split to metrics.jsonl."""
         self._append({"kind": "score", "step": step, "name": name, "value": value})
 
+    def log_cost(self, cost: Mapping[str, Any]) -> None:
+        """Append to metrics.jsonl what training cost; a report that is written later needs it."""
+        steps = self.read_metrics("step")
+        self._append({"kind": "cost", "step": steps[-1]["step"] if steps else 0, **cost})
+
+    def read_cost(self) -> dict[str, Any]:
+        """Return what `log_cost` was last given; empty if it never was."""
+        return next(iter(self.read_metrics("cost")[-1:]), {})
+
     def forget_after(self, step: int) -> None:
         """Drop what was logged after a step, before going on from it."""
         truncate_lines(self.metrics_file, lambda record: record["step"] <= step)
 
     def read_metrics(self, kind: str) -> list[dict[str, Any]]:
-        """Return the logged records of a kind, `step` or `score`."""
+        """Return the logged records of a kind: `step`, `score` or `cost`."""
         return [record for record in read_lines(self.metrics_file) if record["kind"] == kind]
 
     def write_identity(self, identity: Mapping[str, Any]) -> None:
@@ -183,7 +208,10 @@ class RunDirectory:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def _check_same_recipe(self, recipe: Recipe) -> None:
-        there = self.read_recipe()
+        # Resolved, so that an option which is new since then stands there with its default.
+        plugins = load_plugins()
+        there = resolve(self.read_recipe(), plugins).recipe
+        recipe = resolve(recipe, plugins).recipe
         if there != recipe:
             changed = sorted(_differences(there.model_dump(), recipe.model_dump()))
             raise RunError(
@@ -195,7 +223,7 @@ class RunDirectory:
         """Remove a run's own files, and nothing else that may lie in the folder."""
         import shutil
 
-        for name in ("checkpoints", "controls"):
+        for name in ("checkpoints", "controls", TRACKERS_FOLDER):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for file in self._own_files():
             file.unlink(missing_ok=True)
@@ -234,16 +262,90 @@ class RunDirectory:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class SweepPlan:
+    """The runs of a sweep: one recipe over seeds and folds.
+
+    Attributes:
+        recipe: What they share.
+        seeds: Of the runs.
+        folds: That are tested; None is the recipe's own split.
+    """
+
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    folds: tuple[str | None, ...]
+
+    def list_runs(self) -> Iterator[tuple[str, Recipe]]:
+        """Yield the folder's name and the recipe of each run."""
+        for seed in self.seeds:
+            for fold in self.folds:
+                section = self.recipe.data.model_copy(update={"test_fold": fold})
+                one = self.recipe.model_copy(update={"seed": seed, "data": section})
+                yield f"seed-{seed}" + (f"-fold-{fold}" if fold is not None else ""), one
+
+    def start(self, path: Path, *, resume: bool, force: bool) -> None:
+        """Make the folder of the sweep, with `sweep.json` in it.
+
+        Raises:
+            RunError: If something else lies there, or another sweep that is to be kept.
+        """
+        if path.exists() and not is_sweep(path) and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"sweep {path} asked for; something else lies there; use another --out")
+        if is_sweep(path) and not (resume or force):
+            raise RunError(
+                f"sweep {path} asked for; there is a sweep already; use --resume to go on, "
+                "--force to replace its runs, or another --out"
+            )
+        if resume and is_sweep(path) and SweepPlan.read(path) != self:
+            raise RunError(
+                f"resuming sweep {path} asked for; it was started with another recipe, other "
+                "seeds or other folds; repeat what it was started with"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        recipe = self.recipe.model_dump(mode="json")
+        content = {"format": FORMAT, "seeds": self.seeds, "folds": self.folds, "recipe": recipe}
+        write_json(path / SWEEP_FILE, content)
+
+    @classmethod
+    def read(cls, path: Path) -> SweepPlan:
+        """Return the plan of the sweep in a folder.
+
+        Raises:
+            RunError: If there is none.
+            CorruptFileError: If it cannot be read.
+        """
+        found = read_json(path / SWEEP_FILE)
+        try:
+            recipe = resolve(Recipe.model_validate(found["recipe"]), load_plugins()).recipe
+            return cls(recipe, tuple(found["seeds"]), tuple(found["folds"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptFileError(
+                f"{path / SWEEP_FILE} asked for; it is no plan of a sweep ({error!r}); restore it"
+            ) from error
+
+
 def is_sweep(path: Path) -> bool:
-    """Say whether a folder is a sweep: no run itself, with a summary of those in it."""
-    return (path / "summary.json").is_file() and not (path / "recipe.yaml").exists()
+    """Say whether a folder holds a sweep."""
+    return (path / SWEEP_FILE).is_file()
 
 
 def list_runs(path: Path) -> list[Path]:
-    """Return the finished runs of a sweep, or the run itself."""
+    """Return the finished runs of a sweep, or the run itself.
+
+    Raises:
+        RunError: If none of the sweep is finished.
+    """
     if not is_sweep(path):
         return [path]
-    return sorted(found.parent for found in path.glob("*/report.json"))
+    runs = [path / name for name, _ in SweepPlan.read(path).list_runs()]
+    finished = [run for run in runs if RunDirectory(run).is_finished()]
+    if not finished:
+        raise RunError(
+            f"runs of sweep {path} asked for; none is finished; go on with `modalbind align "
+            "--resume`"
+        )
+    return finished
 
 
 def default_run_path(recipe: Recipe) -> Path:
@@ -271,10 +373,13 @@ def point_latest(path: Path) -> None:
         write_file(RUNS / "latest", path.name.encode() + b"\n")
 
 
+_ABSENT = object()
+
+
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> set[str]:
     found: set[str] = set()
     for key in a.keys() | b.keys():
-        left, right = a.get(key), b.get(key)
+        left, right = a.get(key, _ABSENT), b.get(key, _ABSENT)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             found |= _differences(left, right, f"{prefix}{key}.")
         elif left != right:

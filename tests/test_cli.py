@@ -14,7 +14,8 @@ import modalbind
 from modalbind.cli import main
 from modalbind.cli.output import print_table
 from modalbind.errors import RunError
-from modalbind.recipe import catalog
+from modalbind.recipe import catalog, load_recipe
+from modalbind.rundir import SweepPlan
 
 RECIPE = """
 name: one
@@ -62,12 +63,15 @@ def calls(monkeypatch):
     pipeline = SimpleNamespace(
         align=record("align", run),
         describe=record("describe", {"train_pairs": 8, "name": "one"}),
-        sweep=record("sweep", Path("runs/sweep")),
         evaluate=record("evaluate", Report()),
-        evaluate_sweep=record("evaluate_sweep", Report()),
-        compare=record("compare", Report()),
         embed_files=record("embed_files", 3),
         verify_anchor=record("verify_anchor", {"fingerprint": "ab"}),
+    )
+    sweeps = SimpleNamespace(
+        sweep=record("sweep", Path("runs/sweep")),
+        plan_sweep=lambda recipe, seeds, folds: SweepPlan(recipe, seeds or (0,), folds or (None,)),
+        evaluate_sweep=record("evaluate_sweep", Report()),
+        compare=record("compare", Report()),
     )
     report = SimpleNamespace(
         render_terminal=lambda report: "the tables",
@@ -76,6 +80,7 @@ def calls(monkeypatch):
         read_summary=lambda path: Report(),
     )
     monkeypatch.setattr(modalbind, "pipeline", pipeline, raising=False)
+    monkeypatch.setattr(modalbind, "sweeps", sweeps, raising=False)
     monkeypatch.setattr(modalbind, "report", report, raising=False)
     return made
 
@@ -118,9 +123,10 @@ def test_align_with_own_data(calls, recipe_file):
     args = ["--data", "my.csv", "--anchor", "precomputed:t.npz", "--root", "/r", "--device", "cpu"]
     assert main(["align", "--modality", "audio", "--recipe", recipe_file, *args]) == 0
     recipe = calls[0][1][0]
-    assert [s.options for s in recipe.data.sources] == [{"path": "my.csv"}]
+    here = Path.cwd()
+    assert [s.options for s in recipe.data.sources] == [{"path": f"{here / 'my.csv'}"}]
     assert (recipe.anchor.spec, recipe.data.root, recipe.device) == (
-        "precomputed:t.npz",
+        f"precomputed:{here / 't.npz'}",
         "/r",
         "cpu",
     )
@@ -132,13 +138,15 @@ def test_dry_run_describes_and_trains_nothing(capsys, calls, recipe_file):
     assert main(["align", "--recipe", recipe_file, "--dry-run"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == planned
     assert {name for name, _, _ in calls} == {"describe"}
+    swept = run_json(capsys, "align", "--recipe", recipe_file, "--dry-run", "--seeds", "0,1")
+    assert swept == {**planned, "runs": ["seed-0", "seed-1"]}
 
 
 @pytest.mark.parametrize(
     ("given", "seeds", "folds"),
     [
         (["--seeds", "0,1, 2"], (0, 1, 2), None),
-        (["--folds", "all"], (4,), "all"),
+        (["--folds", "all"], (), "all"),
         (["--seeds", "1", "--folds", "2,3"], (1,), ("2", "3")),
     ],
 )
@@ -149,13 +157,29 @@ def test_seeds_and_folds_make_a_sweep(capsys, calls, recipe_file, given, seeds, 
 
 
 def test_resume_alone_takes_the_recipe_of_the_run(calls, tmp_path, recipe_file, monkeypatch):
-    monkeypatch.setattr("modalbind.cli.runs._read_started", lambda out: ("recipe of", out))
+    monkeypatch.setattr("modalbind.cli.runs._read_started", lambda out: (("of", out), (), None))
     assert main(["align", "--resume", "--out", "there"]) == 0
     ((_, (recipe,), options),) = calls
-    assert recipe == ("recipe of", Path("there"))
+    assert recipe == ("of", Path("there"))
     assert options["resume"] is True
 
 
+def test_resume_alone_goes_on_with_a_sweep(calls, tmp_path, recipe_file):
+    recipe = load_recipe(recipe_file)
+    SweepPlan(recipe, (0, 3), ("1", "2")).start(tmp_path / "sweep", resume=False, force=False)
+    assert main(["align", "--resume", "--out", str(tmp_path / "sweep")]) == 0
+    ((name, (found,), options),) = calls
+    assert (name, found.name) == ("sweep", "one")
+    assert (options["seeds"], options["folds"]) == ((0, 3), ("1", "2"))
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+
+
+@pytest.mark.usefixtures("two_runs")
 def test_evaluate(capsys, calls):
     run_json(capsys, "evaluate", "a", "--data", "d.csv")
     run_json(capsys, "evaluate", "a", "--controls")
@@ -166,6 +190,7 @@ def test_evaluate(capsys, calls):
     ]
 
 
+@pytest.mark.usefixtures("two_runs")
 def test_evaluate_against_another_run(capsys, calls):
     run_json(capsys, "evaluate", "a", "--against", "b", "--data", "d.csv")
     ((name, runs, options),) = calls
@@ -173,11 +198,12 @@ def test_evaluate_against_another_run(capsys, calls):
 
 
 def test_evaluate_a_sweep(capsys, calls, tmp_path):
-    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "sweep.json").write_text("{}")
     assert main(["evaluate", str(tmp_path), "--controls"]) == 0
     ((name, (path,), options),) = calls
     assert (name, path, options["controls"]) == ("evaluate_sweep", tmp_path, True)
     assert capsys.readouterr().out.strip() == "the summary"
+    assert "name one of them" in fails(capsys, "evaluate", str(tmp_path), "--data", "d.csv")
 
 
 def test_embed_files_and_texts(capsys, calls, tmp_path):
@@ -270,6 +296,7 @@ def test_help(capsys, args):
         (["evaluate", "a", "b"], "2 given; name one"),
         (["evaluate", "a", "--controls", "--against", "b"], "give one"),
         (["evaluate", "a", "--controls", "--data", "d.csv"], "a run's own test"),
+        (["evaluate", "a", "--root", "d"], "a run knows its own"),
         (["embed", "run", "a.wav", "--out", "x.npz"], "--modality"),
         (["recipes", "show", "absent"], "recipe 'absent' not found"),
         (["plugins", "check", "absent"], "plugin 'absent' not found"),

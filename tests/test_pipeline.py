@@ -18,7 +18,7 @@ from modalbind import pipeline
 from modalbind.checkpoint import Checkpoints
 from modalbind.errors import AnchorMismatchError, DataError, InputError, ManifestError, RunError
 from modalbind.recipe import Recipe, dump_recipe
-from modalbind.report import RetrievalRow, RunReport, read_summary
+from modalbind.report import RetrievalRow, RunReport
 from modalbind.rundir import RunDirectory
 
 
@@ -62,8 +62,9 @@ def test_a_run_directory_holds_what_it_promises(toy_world: Path, tmp_path: Path)
         "report.json", "report.html",
     }  # fmt: skip
     assert not [path for path in run.path.rglob("*") if path.suffix in (".pkl", ".pt", ".bin")]
-    steps = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    *steps, cost = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
     assert [record["step"] for record in steps] == list(range(1, 25))
+    assert (cost["kind"], cost["step"], cost["pairs_seen"]) == ("cost", 24, 8 * 24)
 
 
 def test_shuffled_pairs_leave_chance(toy_world: Path, tmp_path: Path) -> None:
@@ -270,46 +271,6 @@ def test_evaluate_on_other_pairs(toy_world: Path, tmp_path: Path) -> None:
     assert run.report.data.test_pairs == 12, "the run's own report stays"
 
 
-def test_a_sweep_runs_every_seed_and_fold(toy_world: Path, tmp_path: Path) -> None:
-    recipe = toy.build_recipe(toy_world, train={"max_steps": 3})
-    path = pipeline.sweep(recipe, seeds=(0, 1), folds="all", out=tmp_path / "sweep")
-    summary = read_summary(path)
-    assert (summary.seeds, summary.folds, summary.n_runs) == ((0, 1), ("0", "1", "2"), 6)
-    assert len(list(path.glob("seed-*-fold-*/report.json"))) == 6
-
-
-def test_a_sweep_is_evaluated_run_by_run_and_summarised_anew(
-    toy_world: Path, tmp_path: Path
-) -> None:
-    recipe = toy.build_recipe(toy_world, train={"max_steps": 3})
-    path = pipeline.sweep(recipe, folds="all", out=tmp_path / "sweep")
-    before = read_summary(path)
-    after = pipeline.evaluate_sweep(path, controls=True)
-    assert after == read_summary(path)
-    assert {row.control for row in after.retrieval} == {"none", "shuffled", "trivial"}
-    assert [row for row in after.retrieval if row.control == "none"] == list(before.retrieval)
-
-
-def test_runs_are_compared_on_the_same_items(toy_world: Path, tmp_path: Path) -> None:
-    learnt = pipeline.sweep(toy.build_recipe(toy_world), folds="all", out=tmp_path / "learnt")
-    recipe = toy.build_recipe(toy_world, train={"max_steps": 1})
-    untrained = pipeline.sweep(recipe, seeds=(0, 1), folds="all", out=tmp_path / "untrained")
-    compared = pipeline.compare(learnt, untrained)
-    rows = {(r.query, r.target, r.language, r.metric): r for r in compared.rows}
-    row = rows["toy", "toy", "en", "top1"]
-    assert row.n_items == 36, "every sample is tested in one fold"
-    (own,) = [r for r in read_summary(learnt).zero_shot if r.language == "en"]
-    (other,) = [r for r in read_summary(untrained).zero_shot if r.language == "en"]
-    assert row.value == pytest.approx(own.metrics.top1.value)
-    assert row.other == pytest.approx(other.metrics.top1.value)
-    assert row.verdict == "better"
-    same = pipeline.compare(learnt, learnt)
-    assert {(r.difference, r.verdict) for r in same.rows} == {(0.0, "no difference shown")}
-    one = sorted(learnt.glob("seed-*"))[0]
-    with pytest.raises(DataError, match="same test items"):
-        pipeline.compare(learnt, one)
-
-
 def test_a_dry_run_writes_nothing(toy_world: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     plan = pipeline.describe(toy.build_recipe(toy_world))
@@ -323,6 +284,88 @@ def test_a_group_in_two_splits_is_refused(toy_world: Path, tmp_path: Path) -> No
     path.write_text(path.read_text().replace("circle2.json\n", "circle1.json\n"))
     with pytest.raises(ManifestError, match=r"circle1.json"):
         pipeline.align(toy.build_recipe(toy_world), out=tmp_path / "run")
+
+
+def test_a_report_lost_after_training_still_says_what_training_cost(
+    toy_world: Path, tmp_path: Path
+) -> None:
+    run = pipeline.align(toy.build_recipe(toy_world), out=tmp_path / "run")
+    before = run.report.cost
+    (run.path / "report.json").unlink()
+    after = pipeline.align(toy.build_recipe(toy_world), out=run.path, resume=True).report.cost
+    assert after.pairs_seen == before.pairs_seen == 8 * 24
+    assert after.seconds > 0.5 * before.seconds
+
+
+def test_a_damaged_report_is_written_again(toy_world: Path, tmp_path: Path) -> None:
+    recipe = toy.build_recipe(toy_world, train={"max_steps": 2})
+    run = pipeline.align(recipe, out=tmp_path / "run")
+    before = run.report
+    for mend in (
+        lambda: pipeline.evaluate([run.path]),
+        lambda: pipeline.align(recipe, out=run.path, resume=True),
+    ):
+        (run.path / "report.json").write_text("{")
+        mend()
+        assert run.report.retrieval == before.retrieval
+
+
+def test_controls_stay_once_they_are_there(toy_world: Path, tmp_path: Path) -> None:
+    run = pipeline.align(toy.build_recipe(toy_world, train={"max_steps": 2}), out=tmp_path / "run")
+    with_controls = pipeline.evaluate([run.path], controls=True)
+    assert pipeline.evaluate([run.path]).retrieval == with_controls.retrieval
+
+
+def test_an_option_that_is_new_since_then_does_not_stop_a_run_from_going_on(
+    toy_world: Path, tmp_path: Path
+) -> None:
+    recipe = toy.build_recipe(toy_world, train={"max_steps": 2})
+    run = pipeline.align(recipe, out=tmp_path / "run")
+    text = (run.path / "recipe.yaml").read_text()
+    assert "window: 8" in text
+    (run.path / "recipe.yaml").write_text(text.replace("    window: 8\n", "    {}\n"))
+    assert pipeline.align(recipe, out=run.path, resume=True).path == run.path
+
+
+def test_other_pairs_have_a_root_of_their_own(toy_world: Path, tmp_path: Path) -> None:
+    recipe = toy.build_recipe(
+        toy_world,
+        data={"root": str(toy_world)},
+        train={"max_steps": 2},
+        evaluation={"links": [], "zero_shot": []},
+    )
+    run = pipeline.align(recipe, out=tmp_path / "run")
+    other = tmp_path / "other"
+    (other / "files").mkdir(parents=True)
+    for number in range(3):
+        content = (toy_world / f"star{number}.json").read_bytes()
+        (other / "files" / f"new{number}.json").write_bytes(content)
+    rows = "".join(f"new{number}.json,a star\n" for number in range(3))
+    (other / "files" / "pairs.csv").write_text("toy,text\n" + rows)
+    report = pipeline.evaluate([run.path], data=other / "files" / "pairs.csv")
+    assert report.data.test_pairs == 3
+    (other / "pairs.csv").write_text("toy,text\n" + rows)
+    report = pipeline.evaluate([run.path], data=other / "pairs.csv", root=other / "files")
+    assert report.data.test_pairs == 3
+
+
+def test_runs_of_other_precision_follow_each_other(toy_world: Path, tmp_path: Path) -> None:
+    for precision in ("no", "bf16", "no"):
+        recipe = toy.build_recipe(toy_world, train={"max_steps": 1, "precision": precision})
+        run = pipeline.align(recipe, out=tmp_path / precision, force=True)
+        assert pipeline.evaluate([run.path]).retrieval == run.report.retrieval
+
+
+def test_trackers_get_what_is_logged(toy_world: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = toy.build_recipe(toy_world, train={"max_steps": 3, "trackers": ["tensorboard"]})
+    run = pipeline.align(recipe, out=tmp_path / "run")
+    found = EventAccumulator(str(run.path / "trackers" / "toy"))
+    found.Reload()
+    losses = [(event.step, event.value) for event in found.Scalars("loss")]
+    steps = run.directory.read_metrics("step")
+    assert losses == [(r["step"], pytest.approx(r["loss"], rel=1e-5)) for r in steps]
 
 
 def test_an_unknown_device_is_named(toy_world: Path, tmp_path: Path) -> None:

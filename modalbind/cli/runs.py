@@ -79,18 +79,25 @@ def align(
         )
     many_seeds, many_folds = _parse_seeds(seeds), _parse_folds(folds)
     request = Request(modality, recipe, data, anchor, root, seed, device, tuple(set_ or ()))
-    chosen = _choose(request, out, resume)
+    if resume and request == Request() and not (many_seeds or many_folds):
+        chosen, many_seeds, many_folds = _read_started(out)
+    else:
+        chosen = _choose(request, resume)
 
-    from modalbind import pipeline, report
+    from modalbind import pipeline, report, sweeps
 
     console = None if json else _progress_console()
     if dry_run:
-        planned = pipeline.describe(chosen)
+        plan = sweeps.plan_sweep(chosen, many_seeds, many_folds)
+        runs = dict(plan.list_runs())
+        planned = pipeline.describe(next(iter(runs.values())))
+        if len(runs) > 1:
+            planned["runs"] = list(runs)
         print_json(planned) if json else print_mapping(planned)
     elif many_seeds or many_folds:
-        path = pipeline.sweep(
+        path = sweeps.sweep(
             chosen,
-            seeds=many_seeds or (chosen.seed,),
+            seeds=many_seeds,
             folds=many_folds,
             out=out,
             resume=resume,
@@ -118,32 +125,45 @@ def evaluate(
         Path | None,
         typer.Option(help="Compare with this run or sweep, item by item.", metavar="RUN"),
     ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that paths in --data start at.", metavar="DIR")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Measure a finished run: every direction and language, beside chance and an interval."""
-    _check_evaluate(runs, data, controls, against)
+    _check_evaluate(runs, data, root, controls, against)
 
-    from modalbind import pipeline, report
+    from modalbind import pipeline, report, sweeps
+    from modalbind.run import find_run
     from modalbind.rundir import is_sweep
 
     console = None if json else _progress_console()
+    run = find_run(runs[0])
     if against is not None:
-        compared = pipeline.compare(runs[0], against, data=data, console=console)
+        other = find_run(against)
+        compared = sweeps.compare(run, other, data=data, root=root, console=console)
         _print_result(compared, report.render_comparison_terminal(compared), None, json)
-    elif is_sweep(runs[0]) and data is None:
-        summary = pipeline.evaluate_sweep(runs[0], controls=controls, console=console)
+    elif not is_sweep(run):
+        found = pipeline.evaluate([run], data=data, root=root, controls=controls, console=console)
+        _print_result(found, report.render_terminal(found), None, json)
+    elif data is None:
+        summary = sweeps.evaluate_sweep(run, controls=controls, console=console)
         _print_result(summary, report.render_summary_terminal(summary), None, json)
     else:
-        found = pipeline.evaluate(runs, data=data, controls=controls, console=console)
-        _print_result(found, report.render_terminal(found), None, json)
+        raise RecipeError(
+            f"evaluating sweep {run} on other pairs asked for; each of its runs has a tower of its "
+            "own; name one of them, or compare with --against"
+        )
 
 
 def _check_evaluate(
-    runs: list[Path], data: Path | None, controls: bool, against: Path | None
+    runs: list[Path], data: Path | None, root: Path | None, controls: bool, against: Path | None
 ) -> None:
     if len(runs) != 1:
         raise RecipeError(f"one run to evaluate asked for; {len(runs)} given; name one")
+    if root is not None and data is None:
+        raise RecipeError("--root without --data asked for; a run knows its own; leave it out")
     if controls and (against or data):
         other = "--against" if against else "--data"
         raise RecipeError(
@@ -203,23 +223,30 @@ def _read_texts(inputs: list[str]) -> list[str]:
     return texts
 
 
-def _choose(request: Request, out: Path | None, resume: bool) -> Recipe:
-    """Return the recipe that is asked for, or that of the run to go on with."""
-    if not resume or request.recipe is not None or request.modality is not None:
-        return build_request(request, load_plugins())
-    if request != Request():
+def _choose(request: Request, resume: bool) -> Recipe:
+    """Return the recipe that is asked for."""
+    if resume and request.recipe is None and request.modality is None:
         raise RecipeError(
             "resuming with other options asked for; a run keeps the recipe it was started with; "
             "leave them out, or repeat all that it was started with"
         )
-    return _read_started(out)
+    return build_request(request, load_plugins())
 
 
-def _read_started(out: Path | None) -> Recipe:
-    """Return the recipe of the run to go on with: `--resume` alone needs no other option."""
-    from modalbind.rundir import RunDirectory, latest_run_path
+def _read_started(out: Path | None) -> tuple[Recipe, tuple[int, ...], tuple[str, ...] | None]:
+    """Return recipe, seeds and folds of what is to go on: `--resume` alone needs no other option.
 
-    return RunDirectory(out or latest_run_path()).read_recipe()
+    A single run has no list of seeds and folds.
+    """
+    from modalbind.rundir import RunDirectory, SweepPlan, is_sweep, latest_run_path
+
+    path = out or latest_run_path()
+    if not is_sweep(path):
+        return RunDirectory(path).read_recipe(), (), None
+    plan = SweepPlan.read(path)
+    folds = tuple(fold for fold in plan.folds if fold is not None)
+    has_folds = folds != (plan.recipe.data.test_fold,)
+    return plan.recipe, plan.seeds, folds if folds and has_folds else None
 
 
 def _progress_console() -> Console:

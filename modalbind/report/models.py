@@ -70,7 +70,9 @@ class DataReport(Part):
     licence: str
     train_pairs: int
     test_pairs: int
-    overlap: int = Field(description="Samples that are in training and in the test; ought to be 0.")
+    overlap: int | None = Field(
+        description="Samples in training and in the test; ought to be 0; null: not checked."
+    )
     skipped: dict[str, int] = Field(
         default_factory=dict, description="Rows left out, counted by reason."
     )

@@ -36,6 +36,7 @@ from modalbind.report import (
     write_report,
     write_summary,
 )
+from modalbind.report.html import render_html
 
 NAMES = (
     *(f"{kind}_at_{k}" for kind in ("recall", "hit") for k in (1, 5, 10)),
@@ -134,6 +135,14 @@ def make_report(rows=None, seed=0, fold=None, **fields):
             **fields,
         }
     )
+
+
+def test_an_overlap_that_was_not_checked_is_not_told_as_none():
+    report = make_report()
+    data = report.data.model_copy(update={"overlap": None})
+    page = render_html(report.model_copy(update={"data": data}))
+    assert "not checked" in page
+    assert "not checked" not in render_html(report)
 
 
 def test_layout_of_the_file(tmp_path):
