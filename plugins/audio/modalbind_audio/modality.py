@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalbind.api import BrokenSampleError
+from modalbind.api import BrokenSampleError, InputError
 from modalbind_audio.features import compute_fbank, compute_level_db, min_samples, pad_to
 from modalbind_audio.options import SAMPLE_RATE_HZ, AudioOptions
 from modalbind_audio.reading import Waveform, load_waveform, resample
@@ -70,17 +70,24 @@ class AudioModality:
         """Return float32 `(time, mels)`, `(samples,)` or `(time, width)`.
 
         Sounds shorter than 16 log-mel frames (175 ms) are padded to them with zeros.
+
+        Raises:
+            InputError: If it is no sample of this modality.
         """
+        values, _ = sample_values(sample)
         if isinstance(sample, Frames):
-            return sample.frames
+            return values
         if self.options.features == "waveform":
-            return pad_to(sample.samples, min_samples(self.options))
-        return compute_fbank(sample.samples, self.options)
+            return pad_to(values, min_samples(self.options))
+        return compute_fbank(values, self.options)
 
     def windows(self, sample: Sample) -> list[tuple[float, float, Sample]]:
         """Cut into windows of `window_s`; the last one ends with the sample, so all are full.
 
         Times are those of the file: what was trimmed from its start counts.
+
+        Raises:
+            InputError: If it is no sample of this modality.
         """
         values, step_s = sample_values(sample)
         offset_s = sample.start_s if isinstance(sample, Waveform) else 0.0
@@ -164,7 +171,22 @@ def cut(sample: Sample, start: int, end: int) -> Sample:
 
 
 def sample_values(sample: Sample) -> tuple[Tensor, float]:
-    """Return `(time, ...)` values and the seconds between them."""
+    """Return `(time, ...)` values and the seconds between them.
+
+    Raises:
+        InputError: If it is neither; numbers alone do not say their rate.
+    """
     if isinstance(sample, Frames):
         return sample.frames, sample.frame_ms / 1000
+    if not isinstance(sample, Waveform) or sample.sample_rate_hz != SAMPLE_RATE_HZ:
+        raise InputError(
+            f"a sound asked for; found {_describe(sample)}; give a sound file's path, or "
+            f"modalbind_audio.reading.Waveform of a tensor at {SAMPLE_RATE_HZ} Hz"
+        )
     return sample.samples, 1 / sample.sample_rate_hz
+
+
+def _describe(sample: Any) -> str:
+    if isinstance(sample, Waveform):
+        return f"a Waveform at {sample.sample_rate_hz} Hz"
+    return type(sample).__name__

@@ -11,7 +11,7 @@ from modalbind_audio.options import AudioOptions
 from modalbind_audio.reading import Waveform
 from modalbind_audio.tables import Frames
 
-from modalbind.api import BrokenSampleError
+from modalbind.api import BrokenSampleError, InputError
 
 
 @pytest.fixture
@@ -128,6 +128,22 @@ def test_windows_of_frames():
     windows = modality.windows(Frames(torch.zeros(25, 4), 80.0))
     assert [window.frames.shape[0] for _, _, window in windows] == [10, 10, 10, 10]
     assert windows[-1][1] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("sample", "found"),
+    [
+        (np.zeros(16_000, np.float32), "ndarray"),
+        (torch.zeros(16_000), "Tensor"),
+        (None, "NoneType"),
+        (Waveform(torch.zeros(44_100), 44_100), "a Waveform at 44100 Hz"),
+    ],
+)
+def test_what_is_no_sound_is_refused_in_one_sentence(sample, found):
+    modality = build(AudioOptions())
+    for use in (modality.windows, modality.features):
+        with pytest.raises(InputError, match=f"a sound asked for; found {found}; give .* 16000 Hz"):
+            use(sample)
 
 
 def test_content_hash_follows_bytes_and_reading(sound_files):
