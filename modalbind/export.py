@@ -1,7 +1,9 @@
 """Writes embeddings to a file in the layout of a table of vectors.
 
 What `embed` writes can serve as a precomputed anchor space; see `modalbind.anchors.tables` for
-the fields. Windows of long samples add `<modality>_start_s` and `<modality>_end_s`.
+the fields. Windows of long samples add `<modality>_start_s` and `<modality>_end_s`, and have keys
+of their own: `FILE#t=START,END` in seconds, as the W3C's Media Fragments URI 1.0 writes a stretch
+of a recording.
 """
 
 from __future__ import annotations
@@ -51,13 +53,13 @@ def write_embeddings(
     Args:
         path: Ends in .npz, .parquet or .safetensors.
         modality: Names the fields.
-        keys: One per row.
+        keys: One per row; the windows of one file share it here.
         embeddings: Unit norm `(n, dim)`.
         space: Name of the anchor space.
         times: `start_s` and `end_s` per row, for windows.
     """
     vectors = embeddings.numpy().astype(np.float32)
-    lists = {modality: list(keys)}
+    lists = {modality: list(keys) if times is None else _name_windows(keys, times)}
     extra = {f"{modality}_{name}": list(values) for name, values in (times or {}).items()}
     encode = {".npz": _npz, ".parquet": _parquet, ".safetensors": _safetensors}
     data = encode[path.suffix.lower()](lists, extra, {modality + VECTORS: vectors}, space)
@@ -67,6 +69,11 @@ def write_embeddings(
 Keys = Mapping[str, Sequence[str]]
 Times = Mapping[str, Sequence[float]]
 Vectors = Mapping[str, np.ndarray]
+
+
+def _name_windows(keys: Sequence[str], times: Times) -> list[str]:
+    rows = zip(keys, times["start_s"], times["end_s"], strict=True)
+    return [f"{key}#t={start:.10g},{end:.10g}" for key, start, end in rows]
 
 
 def _npz(keys: Keys, times: Times, vectors: Vectors, space: str) -> bytes:

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from modalbind.anchors.options import PrecomputedOptions
+from modalbind.anchors.precomputed import build
 from modalbind.anchors.tables import read_table
 from modalbind.errors import InputError
 from modalbind.export import check_output, write_embeddings
+from modalbind.types import AnchorItem
 
 KEYS = ("a.wav", "ü/b c.wav", "c.wav")
 VECTORS = torch.nn.functional.normalize(
@@ -44,9 +47,19 @@ def test_windows_carry_their_times(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     times = {"start_s": [0.0, 5.0, 10.0], "end_s": [5.0, 10.0, 12.5]}
     write_embeddings(path, "audio", ("a.wav",) * 3, VECTORS, "a space", times)
-    assert read_table(path).columns["audio"].keys == ("a.wav",) * 3
+    stretches = ("a.wav#t=0,5", "a.wav#t=5,10", "a.wav#t=10,12.5")
+    assert read_table(path).columns["audio"].keys == stretches
     assert read_field(path, "audio_start_s") == times["start_s"]
     assert read_field(path, "audio_end_s") == times["end_s"]
+
+
+def test_windows_serve_as_an_anchor(tmp_path: Path) -> None:
+    path = tmp_path / "out.npz"
+    times = {"start_s": [0.0, 4.2, 0.0], "end_s": [5.0, 9.2, 5.0]}
+    write_embeddings(path, "audio", ("a.wav", "a.wav", "b.wav"), VECTORS, "a space", times)
+    space = build(str(path), None, PrecomputedOptions())
+    item = AnchorItem("a.wav#t=4.2,9.2", bytes(32), lambda: None)
+    assert torch.allclose(space.encode("audio", [item])[0], VECTORS[1], atol=1e-6)
 
 
 def read_field(path: Path, name: str) -> list[float]:
