@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,14 @@ from modalbind.data.links import Link, read_links
 from modalbind.data.loader import AnchorBank
 from modalbind.data.prepare import PreparedData, prepare_data
 from modalbind.data.samples import Sample, list_anchors
-from modalbind.data.store import SampleStore
-from modalbind.errors import AnchorError, ManifestError
+from modalbind.data.store import SampleStore, has_files
+from modalbind.errors import AnchorError, BrokenSampleError, DataError, ManifestError
 from modalbind.evaluation.pools import Pool, TestPlan, build_pool, plan_test
 from modalbind.evaluation.protocol import ClassSet
 from modalbind.evaluation.zero_shot import build_prompts, compute_class_vectors
 from modalbind.interfaces import Modality, PairedDataset
-from modalbind.plugin_manager import build
-from modalbind.recipe import Resolved
+from modalbind.plugin_manager import build, nearest
+from modalbind.recipe import Recipe, Resolved
 from modalbind.recipe.schema import ZeroShotSection
 from modalbind.types import AnchorItem
 
@@ -100,6 +102,19 @@ def build_datasets(resolved: Resolved) -> tuple[list[PairedDataset], list[float]
     return datasets, weights
 
 
+@contextmanager
+def _refusing_what_is_broken() -> Iterator[None]:
+    """Turn what cannot be read into wrong input: nothing has been trained yet."""
+    try:
+        yield
+    except BrokenSampleError as error:
+        raise DataError(
+            f"all files that the run needs asked for; {error}; mend that file, or take it out of "
+            "the data"
+        ) from error
+
+
+@_refusing_what_is_broken()
 def open_inputs(
     resolved: Resolved,
     cache: AnchorCache,
@@ -129,21 +144,28 @@ def open_inputs(
     anchor = open_anchor(recipe.anchor, resolved.anchor, cache, device, resolved.anchor_options)
     sides = _check_sides(recipe.anchor.sides, anchor)
     store = SampleStore(datasets, modality, recipe.data.memory_mib)
-    data = prepare_data(store, weights, recipe.data, sides, tests_all=tests_all)
+    side_file = partial(_find, root=root, dataset=datasets[0])
     links = [
-        link
-        for name in recipe.evaluation.links
-        for link in read_links(_find(name, root, datasets[0]))
+        (path, link)
+        for path in map(side_file, recipe.evaluation.links)
+        for link in read_links(path)
         if link.modality in anchor.modalities
     ]
-    test = _restrict(plan_test(data.test, links), anchor)
+    opens_pictures = _opens_pictures(anchor, datasets, [link for _, link in links])
+    if opens_pictures and recipe.data.check == "decode":
+        links = _check_links(links, datasets[0], tests_all)
+    pictured = _list_pictured(sides) if opens_pictures else ()
+    data = prepare_data(store, weights, recipe.data, sides, pictured=pictured, tests_all=tests_all)
+    if not tests_all:
+        _check_asked(recipe, data)
+    test = _restrict(plan_test(data.test, [link for _, link in links]), anchor)
     val = _restrict(plan_test(data.val, []), anchor) if data.val else None
     prompts = [
         found
         for section in recipe.evaluation.zero_shot
-        for found in _read_classes(section, _find(section.labels, root, datasets[0]), data.test)
+        for found in _read_classes(section, side_file(section.labels), data.test, tests_all)
     ]
-    wanted = _collect_items(data, links, [t for t in (test, val) if t], prompts, sides)
+    wanted = _collect_items(data, [t for t in (test, val) if t], prompts, sides)
     if not embeds:
         empty = {name: AnchorBank(name, {}, torch.zeros(0, anchor.dim)) for name in wanted}
         return RunInputs(modality, data, anchor, empty, test, val, ())
@@ -201,6 +223,62 @@ def _check_sides(sides: Mapping[str, float], anchor: OpenAnchor) -> Mapping[str,
     return sides
 
 
+def _opens_pictures(
+    anchor: OpenAnchor, datasets: Sequence[PairedDataset], links: Iterable[Link]
+) -> bool:
+    """Say whether the anchor reads files of pictures: it does, unless it is a table of vectors."""
+    if "image" not in anchor.modalities:
+        return False
+    rows = (pair for dataset in datasets if has_files(dataset) for pair in dataset.pairs())
+    is_there = any(pair.image for pair in rows) or any(k.modality == "image" for k in links)
+    return is_there and anchor.verify()[1] != "table"
+
+
+def _list_pictured(sides: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the parts whose pictures are embedded; training alone can do without."""
+    return ("train", "val", "test") if "image" in sides else ("val", "test")
+
+
+def _check_links(
+    links: Sequence[tuple[Path, Link]], dataset: PairedDataset, tests_all: bool
+) -> list[tuple[Path, Link]]:
+    """Refuse a link whose picture cannot be read; on other pairs than the run's, leave it out."""
+    kept = []
+    for path, link in links:
+        try:
+            if link.modality == "image":
+                dataset.anchor_item("image", link.key).load()
+            kept.append((path, link))
+        except BrokenSampleError as error:
+            asked = f"picture '{link.key}' asked for by {path} of evaluation.links; {error}"
+            if not tests_all:
+                raise DataError(f"{asked}; mend the file, or take it out of the list") from error
+            logger.warning("%s; it is left out", asked)
+    return kept
+
+
+def _check_asked(recipe: Recipe, data: PreparedData) -> None:
+    """Refuse what the recipe asks of data that lacks it."""
+    if recipe.train.select_every and not data.val:
+        raise DataError(
+            "train.select_every asked for a validation split; there is none; set "
+            f"data.val_fraction, or mark rows with the split '{recipe.data.val_split}'"
+        )
+    section = recipe.evaluation
+    asked = dict.fromkeys(section.control_columns, "control_columns")
+    asked |= {each.label_column: "zero_shot.label_column" for each in section.zero_shot}
+    samples = chain(data.train, data.test)
+    there = {name for sample in samples for name, value in sample.columns.items() if value}
+    for column, place in asked.items():
+        if column not in there:
+            near = nearest(column, there)
+            raise DataError(
+                f"column '{column}' asked for by evaluation.{place}; it is absent or empty, the "
+                f"data has {', '.join(sorted(there))}; "
+                + (f"did you mean '{near}'?" if near else "name one of these")
+            )
+
+
 def _restrict(plan: TestPlan, anchor: OpenAnchor) -> TestPlan:
     """Leave out pools of modalities that the anchor space does not hold."""
     kept = tuple(pool for pool in plan.pools if pool.modality in anchor.modalities)
@@ -208,7 +286,7 @@ def _restrict(plan: TestPlan, anchor: OpenAnchor) -> TestPlan:
 
 
 def _read_classes(
-    section: ZeroShotSection, path: Path, samples: Sequence[Sample]
+    section: ZeroShotSection, path: Path, samples: Sequence[Sample], may_lack: bool
 ) -> list[_ClassPrompts]:
     try:
         by_language = json.loads(path.read_text("utf-8"))
@@ -226,23 +304,21 @@ def _read_classes(
         places = [
             (row, labels.index(value))
             for row, sample in enumerate(samples)
-            if (value := _label(sample, section.label_column)) in classes
+            if (value := sample.columns.get(section.label_column, "")) in classes
         ]
         if not places:
-            raise ManifestError(
+            asked = (
                 f"zero-shot '{section.name}' asked for column '{section.label_column}'; no test "
-                f"sample has a label of {path}; check evaluation.zero_shot.label_column"
+                f"sample has a label of {path}"
             )
+            if not may_lack:
+                raise ManifestError(f"{asked}; check evaluation.zero_shot.label_column")
+            logger.warning("%s; it is left out", asked)
+            continue
         prompts = build_prompts([classes[label] for label in labels], section.templates, language)
         rows, targets = zip(*places, strict=True)
         found.append(_ClassPrompts(section.name, language, tuple(prompts), rows, targets))
     return found
-
-
-def _label(sample: Sample, column: str) -> str:
-    if column == "positive_key":
-        return next((caption.positive_key for caption in sample.captions), "")
-    return sample.columns.get(column, "")
 
 
 Wanted = dict[str, dict[Any, AnchorItem]]
@@ -250,7 +326,6 @@ Wanted = dict[str, dict[Any, AnchorItem]]
 
 def _collect_items(
     data: PreparedData,
-    links: Sequence[Link],
     plans: Sequence[TestPlan],
     prompts: Sequence[_ClassPrompts],
     sides: Mapping[str, float],

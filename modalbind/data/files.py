@@ -18,12 +18,21 @@ from modalbind.interfaces import Modality
 from modalbind.types import AnchorItem, Pair
 
 
+def relative_key(root: Path, key: str) -> str:
+    """Return a key as it is known: below `root`, an absolute path is its relative one."""
+    path = Path(key)
+    if path.is_absolute() and path.is_relative_to(root.absolute()):
+        return path.relative_to(root.absolute()).as_posix()
+    return key
+
+
 def join_inside(root: Path, key: str) -> Path:
     """Return the file that `key` names below `root`.
 
     Raises:
         ManifestError: If it would lie outside.
     """
+    key = relative_key(root, key)
     path = root / key
     try:
         is_inside = path.resolve().is_relative_to(root.resolve())
@@ -58,12 +67,17 @@ def text_item(text: str, language: str | None = None) -> AnchorItem:
 
 @dataclass(frozen=True)
 class FileDataset:
-    """Pairs whose samples and pictures are files below `root`."""
+    """Pairs whose samples and pictures are files below `root`.
+
+    Attributes:
+        manifest_hash: SHA-256 of the list that they were read from, in hex digits.
+    """
 
     name: str
     licence: str
     root: Path
     rows: tuple[Pair, ...]
+    manifest_hash: str = ""
 
     def pairs(self) -> Sequence[Pair]:
         """Return all rows, in file order."""
@@ -86,6 +100,7 @@ class FileDataset:
                 f"anchor side '{modality}' asked of data set {self.name}; it pairs samples with "
                 "text and image; set anchor.sides to those"
             )
+        key = relative_key(self.root, key)
         path = join_inside(self.root, key)
         # A table of vectors knows a picture by its key and needs no file; hashing is tried late.
         digest = hash_file(path) if path.exists() else hashlib.sha256(key.encode()).digest()

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from modalbind.data.files import FileDataset, join_inside
+from modalbind.data.files import FileDataset, hash_file, join_inside, relative_key
 from modalbind.data.options import ManifestOptions
 from modalbind.errors import ManifestError
 from modalbind.interfaces import ModalitySpec
@@ -36,11 +36,16 @@ def build(options: ManifestOptions, root: Path | None, modality: ModalitySpec) -
     """
     path = Path(options.path).expanduser()
     rows = read_rows(path)
-    pairs = tuple(build_pairs(rows, modality.name, path))
     folder = root if root is not None else path.parent
+    for row in rows:
+        for column in (modality.name, "image"):
+            if row.get(column):
+                row[column] = relative_key(folder, row[column])
+    pairs = tuple(build_pairs(rows, modality.name, path))
     for key in {pair.sample for pair in pairs} | {pair.image for pair in pairs if pair.image}:
         join_inside(folder, key)
-    return FileDataset(options.name or path.stem, options.licence, folder, pairs)
+    content_hash = hash_file(path).hex()
+    return FileDataset(options.name or path.stem, options.licence, folder, pairs, content_hash)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -121,13 +126,24 @@ def _read_csv(path: Path) -> Iterator[dict[str, str]]:
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
-        header = reader.fieldnames or []
+        header = [name.strip() for name in reader.fieldnames or []]
+        _check_separator(header, path)
+        reader.fieldnames = header
         if len(set(header)) != len(header):
             raise ValueError(f"a column name stands twice in {', '.join(header)}")
         for row in reader:
             if None in row or None in row.values():
                 raise ValueError(f"line {reader.line_num} has not {len(header)} cells")
             yield row
+
+
+def _check_separator(header: Sequence[str], path: Path) -> None:
+    separator = next((mark for mark in ";\t" if mark in header[0]), "") if len(header) == 1 else ""
+    if separator:
+        raise ManifestError(
+            f"manifest {path} asked for; its columns are separated by {separator!r}; "
+            "save it with commas"
+        )
 
 
 def _read_jsonl(path: Path) -> Iterator[dict[str, str]]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from modalbind.data.samples import CheckedSamples, Sample, check_samples, group_pairs, list_anchors
 from modalbind.data.splits import split_pairs, take_test_pairs
-from modalbind.data.store import SampleStore
+from modalbind.data.store import SampleStore, has_files
 from modalbind.errors import DataError
 from modalbind.recipe.schema import DataSection
 
@@ -32,7 +32,7 @@ class PreparedData:
         test: Samples to report on.
         broken: `(key, reason, detail)` of samples that cannot be read.
         skipped: How many rows or samples were left out, by reason.
-        overlap: Test samples whose content is also a training sample's; 0 if not checked.
+        overlap: Test samples whose content is also a training sample's; None if not checked.
     """
 
     store: SampleStore
@@ -42,7 +42,7 @@ class PreparedData:
     test: tuple[Sample, ...]
     broken: tuple[tuple[str, str, str], ...]
     skipped: dict[str, int]
-    overlap: int
+    overlap: int | None
 
     @property
     def name(self) -> str:
@@ -54,6 +54,16 @@ class PreparedData:
         """Licences of the data sets, each once."""
         return "; ".join(dict.fromkeys(d.licence for d in self.store.datasets if d.licence))
 
+    @property
+    def manifest_hashes(self) -> Mapping[str, str]:
+        """SHA-256 of each manifest by its data set's name; others than manifests have none."""
+        hashes: dict[str, str] = {}
+        for place, dataset in enumerate(self.store.datasets):
+            if found := getattr(dataset, "manifest_hash", ""):
+                name = f"{dataset.name} ({place})" if dataset.name in hashes else dataset.name
+                hashes[name] = found
+        return hashes
+
 
 def prepare_data(
     store: SampleStore,
@@ -61,6 +71,7 @@ def prepare_data(
     section: DataSection,
     sides: Collection[str],
     *,
+    pictured: Collection[str] = (),
     tests_all: bool = False,
 ) -> PreparedData:
     """Split every data set, shuffle if this is a control, and try every sample.
@@ -70,6 +81,8 @@ def prepare_data(
         weights: Of each data set in an epoch.
         section: How to split, filter and check.
         sides: Anchor modalities that training samples must be paired with, one at least.
+        pictured: Parts (`train`, `val`, `test`) whose pictures the anchor must read: a sample
+            whose picture cannot be read is broken.
         tests_all: Nothing is trained; the test split, or all rows if none is named, is tested.
 
     Raises:
@@ -86,10 +99,7 @@ def prepare_data(
             part.extend(group_pairs(getattr(splits, name), source))
     if not parts["test"]:
         raise DataError("test samples asked for; there are none; check data.test_split")
-    everything = [sample for part in parts.values() for sample in part]
-    checked = CheckedSamples(tuple(everything), ())
-    if section.check == "decode":
-        checked = check_samples(everything, store.load, section.max_broken_fraction)
+    checked = _check_all(parts, store, section, pictured)
     skipped.update(checked.count_reasons())
     kept = {(sample.source, sample.key) for sample in checked.kept}
     left = {
@@ -100,6 +110,7 @@ def prepare_data(
     left["train"] = anchored
     _check_not_empty(left, skipped, 0 if tests_all else 2)
     train = _shuffle_anchors(left["train"]) if section.shuffle_pairs else left["train"]
+    knows_overlap = section.check == "decode" and not tests_all
     return PreparedData(
         store,
         tuple(weights),
@@ -108,8 +119,30 @@ def prepare_data(
         left["test"],
         checked.broken,
         dict(+skipped),
-        _count_overlap(left["train"], left["test"], store) if section.check == "decode" else 0,
+        _count_overlap(left["train"], left["test"], store) if knows_overlap else None,
     )
+
+
+def _check_all(
+    parts: Mapping[str, Sequence[Sample]],
+    store: SampleStore,
+    section: DataSection,
+    pictured: Collection[str],
+) -> CheckedSamples:
+    everything = [sample for part in parts.values() for sample in part]
+    if section.check == "none":
+        return CheckedSamples(tuple(everything), ())
+    with_files = {source for source, each in enumerate(store.datasets) if has_files(each)}
+    needing = {
+        (s.source, s.key) for name in pictured for s in parts[name] if s.source in with_files
+    }
+
+    def try_one(sample: Sample) -> None:
+        store.try_load(sample)
+        if (sample.source, sample.key) in needing:
+            store.try_pictures(sample)
+
+    return check_samples(everything, try_one, section.max_broken_fraction)
 
 
 def _check_not_empty(

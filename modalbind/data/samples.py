@@ -40,7 +40,7 @@ class Sample:
         captions: Its texts, in manifest order.
         images: Keys of its pictures, each with a positive key.
         group: Never cut by a split.
-        columns: The other columns of its first row.
+        columns: All columns of its first row but paths and text.
         has_keys: Whether the data named its positive keys.
     """
 
@@ -80,9 +80,25 @@ def _build_sample(key: str, rows: Sequence[Pair], source: int) -> Sample:
         captions=tuple(captions),
         images=tuple(images),
         group=rows[0].group or key,
-        columns=rows[0].columns,
+        columns={**rows[0].columns, **_known_values(rows[0])},
         has_keys=all(row.positive_key for row in rows),
     )
+
+
+def known_columns(pair: Pair) -> dict[str, str]:
+    """Return the columns of a pair that have a meaning, less paths and text."""
+    return {
+        "split": pair.split,
+        "fold": pair.fold,
+        "group": pair.group,
+        "language": pair.language,
+        "positive_key": pair.positive_key,
+    }
+
+
+def _known_values(pair: Pair) -> dict[str, str]:
+    filled = {name: value for name, value in known_columns(pair).items() if value}
+    return {"positive_key": pair.text or pair.image or pair.sample, **filled}
 
 
 def list_anchors(sample: Sample, modality: str) -> list[tuple[Any, str]]:

@@ -7,6 +7,7 @@ sweep tests on the same samples.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -16,9 +17,16 @@ from functools import partial
 from pathlib import Path
 
 from modalbind.data.manifest import read_rows
+from modalbind.data.samples import known_columns
 from modalbind.errors import DataError, ManifestError
+from modalbind.plugin_manager import nearest
 from modalbind.recipe.schema import DataSection
 from modalbind.types import Pair
+
+logger = logging.getLogger(__name__)
+
+USUAL_NAMES = {"valid": "val", "validation": "val", "dev": "val", "development": "val"}
+"""What others call the split that is `val` by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,9 @@ def split_pairs(sources: Sequence[Sequence[Pair]], section: DataSection) -> list
     divide = _choose_division(sources, section)
     parts = [divide(pairs) for pairs in sources]
     filtered = [_filter_training(train, section) for train, _, _ in parts]
+    for pairs, part, (_, dropped) in zip(sources, parts, filtered, strict=True):
+        if other := len(pairs) - sum(map(len, part)):
+            dropped["other_split"] = other
     train = [kept for kept, _ in filtered]
     val = [found for _, found, _ in parts]
     test = [found for _, _, found in parts]
@@ -76,6 +87,14 @@ def take_test_pairs(sources: Sequence[Sequence[Pair]], section: DataSection) -> 
         for pairs in sources
     ]
     chosen = marked if any(marked) else sources
+    named = {column_value(p, section.split_column) for pairs in sources for p in pairs} - {""}
+    if named and not any(marked):
+        logger.warning(
+            "split '%s' asked for; column '%s' has %s; all rows are tested",
+            section.test_split,
+            section.split_column,
+            ", ".join(sorted(named)),
+        )
     return [PairSplits((), (), tuple(pairs), {}) for pairs in chosen]
 
 
@@ -89,13 +108,7 @@ def pick_groups(groups: Iterable[str], fraction: float, salt: str) -> set[str]:
 
 def column_value(pair: Pair, column: str) -> str:
     """Return a pair's value of a column, be it one that we know or not."""
-    known = {
-        "split": pair.split,
-        "fold": pair.fold,
-        "group": pair.group,
-        "language": pair.language,
-        "positive_key": pair.positive_key,
-    }
+    known = known_columns(pair)
     return known[column] if column in known else pair.columns.get(column, "")
 
 
@@ -121,6 +134,7 @@ def _choose_division(
         if all(column_value(pair, section.split_column) for pair in pairs):
             _check_value("split", section.train_split, section.split_column, pairs)
         _check_value("split", section.test_split, section.split_column, pairs)
+        _warn_of_others(pairs, section)
         return partial(_divide_by_split, section=section)
     if section.split_column != "split":
         raise ManifestError(
@@ -134,10 +148,38 @@ def _choose_division(
 def _check_value(what: str, value: str, column: str, pairs: Sequence[Pair]) -> None:
     there = sorted({column_value(pair, column) for pair in pairs} - {""})
     if value not in there:
+        near = next((name for name in there if _probable_name(name, [value]) == value), None)
         raise ManifestError(
             f"{what} '{value}' asked for; column '{column}' has {', '.join(there) or 'no values'}; "
-            f"set data.train_split, data.test_split or data.test_fold to what it has"
+            + (f"did you mean '{near}'? " if near else "")
+            + "set data.train_split, data.test_split or data.test_fold to what it has"
         )
+
+
+def _warn_of_others(pairs: Sequence[Pair], section: DataSection) -> None:
+    """Name the values of the split column that take no part, and what they may have meant."""
+    names = [section.train_split, section.val_split, section.test_split]
+    counts = Counter(column_value(pair, section.split_column) for pair in pairs)
+    found = []
+    for value in sorted(counts.keys() - {"", *names}):
+        name = _probable_name(value, names)
+        meant = f", did you mean '{name}'?" if name else ""
+        found.append(f"{counts[value]} say '{value}'{meant}")
+    if found:
+        logger.warning(
+            "column '%s' asked for %s; rows that say something else are left out: %s",
+            section.split_column,
+            ", ".join(dict.fromkeys(names)),
+            "; ".join(found),
+        )
+
+
+def _probable_name(value: str, names: Sequence[str]) -> str | None:
+    """Return which of our names a value of the split column probably stands for."""
+    plain = value.strip().lower()
+    by_plain = {name.lower(): name for name in names}
+    near = nearest(USUAL_NAMES.get(plain, plain), by_plain)
+    return None if near is None else by_plain[near]
 
 
 def _divide_by_fold(pairs: Sequence[Pair], section: DataSection) -> Parts:
@@ -151,8 +193,8 @@ def _divide_by_split(pairs: Sequence[Pair], section: DataSection) -> Parts:
     for pair in pairs:
         # A data set without splits, mixed with one that has a test split, is for training.
         by_split[column_value(pair, section.split_column) or section.train_split].append(pair)
-    has_own_val = "val" not in (section.train_split, section.test_split)
-    val = by_split["val"] if has_own_val else []
+    has_own_val = section.val_split not in (section.train_split, section.test_split)
+    val = by_split[section.val_split] if has_own_val else []
     return by_split[section.train_split], val, by_split[section.test_split]
 
 

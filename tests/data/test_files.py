@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from modalbind.data.files import FileDataset, hash_file, join_inside, text_item
+from modalbind.data.files import FileDataset, hash_file, join_inside, relative_key, text_item
 from modalbind.errors import AnchorError, BrokenSampleError, ManifestError
 
 
@@ -23,9 +23,20 @@ def test_a_path_that_leaves_the_root_is_refused(tmp_path: Path, key: str) -> Non
         join_inside(tmp_path, key)
 
 
-def test_an_absolute_path_is_refused_even_inside(tmp_path: Path) -> None:
+def test_an_absolute_path_below_the_root_is_the_relative_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert join_inside(tmp_path, f"{tmp_path}/a/x.wav") == tmp_path / "a/x.wav"
+    assert relative_key(tmp_path, f"{tmp_path}/a/x.wav") == "a/x.wav"
+    assert relative_key(tmp_path, "a/x.wav") == "a/x.wav"
+    assert relative_key(tmp_path / "b", f"{tmp_path}/bc/x.wav") == f"{tmp_path}/bc/x.wav"
+    monkeypatch.chdir(tmp_path)
+    assert relative_key(Path("b"), f"{tmp_path}/b/x.wav") == "x.wav"
     with pytest.raises(ManifestError, match="relative to the root"):
-        join_inside(tmp_path, str(tmp_path / "x.wav"))
+        join_inside(tmp_path, f"{tmp_path}/../x.wav")
+    (tmp_path / "away").symlink_to("/etc")
+    with pytest.raises(ManifestError, match="outside the data root"):
+        join_inside(tmp_path, f"{tmp_path}/away/passwd")
 
 
 def test_links_may_point_inside_only(tmp_path: Path) -> None:
@@ -70,6 +81,7 @@ def test_picture_items_hash_content_or_else_their_name(tmp_path: Path) -> None:
     first, second = dataset.anchor_item("image", "a.png"), dataset.anchor_item("image", "b.png")
     assert first.key != second.key and first.content_hash == second.content_hash
     assert first.load().getpixel((0, 0)) == (255, 0, 0)
+    assert dataset.anchor_item("image", f"{tmp_path}/a.png").key == "a.png"
     absent = dataset.anchor_item("image", "none.png")
     assert absent.content_hash == hashlib.sha256(b"none.png").digest()
     with pytest.raises(BrokenSampleError, match="missing"):

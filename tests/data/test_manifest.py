@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def test_all_formats_give_the_same_pairs(tmp_path: Path, suffix: str) -> None:
     dataset = read(path, licence="CC0")
     assert dataset.pairs() == PAIRS
     assert (dataset.name, dataset.licence, dataset.root) == ("pairs", "CC0", tmp_path)
+    assert dataset.manifest_hash == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
@@ -142,6 +144,28 @@ def test_no_path_leaves_the_root(tmp_path: Path, key: str, column: str) -> None:
     cells = {"audio": "a.wav", "image": "a.png", column: key}
     path = write(tmp_path / "root/p.csv", f"audio,image\n{cells['audio']},{cells['image']}\n")
     with pytest.raises(ManifestError, match="outside the data root"):
+        read(path)
+
+
+def test_absolute_paths_below_the_root_are_the_relative_ones(tmp_path: Path) -> None:
+    rows = f"{tmp_path}/a.wav,x,{tmp_path}/p.png\na.wav,y,p.png\n"
+    pairs = read(write(tmp_path / "p.csv", f"audio,text,image\n{rows}")).pairs()
+    assert {(pair.sample, pair.image, pair.group) for pair in pairs} == {
+        ("a.wav", "p.png", "a.wav"),
+    }
+
+
+def test_spaces_around_the_names_of_columns_mean_nothing(tmp_path: Path) -> None:
+    (pair,) = read(write(tmp_path / "p.csv", "audio, text ,\tkind\na.wav,x,k\n")).pairs()
+    assert (pair.text, pair.columns) == ("x", {"kind": "k"})
+    with pytest.raises(ManifestError, match="stands twice"):
+        read(write(tmp_path / "q.csv", "audio,text, text\na.wav,x,y\n"))
+
+
+@pytest.mark.parametrize(("mark", "shown"), [(";", "';'"), ("\t", r"'\\t'")])
+def test_another_separator_than_commas_is_named(tmp_path: Path, mark: str, shown: str) -> None:
+    path = write(tmp_path / "p.csv", f"audio{mark}text\na.wav{mark}one, two\n")
+    with pytest.raises(ManifestError, match=f"separated by {shown}; save it with commas"):
         read(path)
 
 

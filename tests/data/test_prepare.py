@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from modalbind.data.files import text_item
+from modalbind.data.files import FileDataset, text_item
 from modalbind.data.prepare import PreparedData, prepare_data
 from modalbind.data.store import SampleStore
 from modalbind.errors import BrokenSampleError, DataError
@@ -90,7 +92,7 @@ def test_without_the_check_nothing_is_read() -> None:
     with pytest.raises(DataError, match=r"a1 \(undecodable\)"):
         prepare(dataset)
     data = prepare(dataset, check="none")
-    assert (len(data.train), data.broken, data.overlap) == (6, (), 0)
+    assert (len(data.train), data.broken, data.overlap) == (6, (), None)
 
 
 def test_overlap_is_told_by_content_not_by_name() -> None:
@@ -110,6 +112,82 @@ def test_too_little_is_refused(train: int, test: int) -> None:
 def test_when_nothing_is_trained_one_test_sample_will_do() -> None:
     data = prepare(Listed([Pair("a", "x", "de", group="a")]), tests_all=True)
     assert ([s.key for s in data.test], data.train) == (["a"], ())
+    assert data.overlap is None, "what was trained on is not known here"
+
+
+def picture_rows(folder: Path) -> FileDataset:
+    """Samples `s0` to `s5`, two of each split, paired with a picture each; three are bad."""
+    for number in range(6):
+        Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / f"{number}.png")
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:40])
+    (folder / "3.png").unlink()
+    (folder / "5.png").write_bytes(b"")
+    splits = ("train", "train", "train", "train", "test", "test")
+    rows = [
+        Pair(f"s{n}", f"text {n}", image=f"{n}.png", split=split, group=f"s{n}")
+        for n, split in enumerate(splits)
+    ]
+    return FileDataset("files", "", folder, tuple(rows), "the hash")
+
+
+class Anything:
+    """A modality that reads whatever there is not."""
+
+    def load(self, path: Path, key: str) -> str:
+        return key
+
+    def content_hash(self, path: Path, key: str) -> bytes:
+        return hashlib.sha256(key.encode()).digest()
+
+
+def prepare_pictures(folder: Path, pictured: Sequence[str], **options: Any) -> PreparedData:
+    section = DataSection(max_broken_fraction=0.9, **options)
+    store = SampleStore([picture_rows(folder)], Anything(), 0)  # type: ignore[arg-type]
+    return prepare_data(store, [1.0], section, ("text", "image"), pictured=pictured)
+
+
+def test_samples_with_a_broken_picture_are_left_out_and_counted(tmp_path: Path) -> None:
+    data = prepare_pictures(tmp_path, ("train", "val", "test"))
+    assert [s.key for s in (*data.train, *data.test)] == ["s0", "s2", "s4"]
+    assert data.skipped == {
+        "picture_undecodable": 1,
+        "picture_missing": 1,
+        "picture_empty": 1,
+    }
+    assert {(key, reason) for key, reason, _ in data.broken} == {
+        ("s1", "picture_undecodable"),
+        ("s3", "picture_missing"),
+        ("s5", "picture_empty"),
+    }
+    assert all(f"{key[1]}.png" in detail for key, _, detail in data.broken)
+
+
+def test_pictures_that_nothing_reads_are_not_missed(tmp_path: Path) -> None:
+    data = prepare_pictures(tmp_path, ("val", "test"))
+    assert [s.key for s in (*data.train, *data.test)] == ["s0", "s1", "s2", "s3", "s4"]
+    assert data.skipped == {"picture_empty": 1}
+    assert prepare_pictures(tmp_path, ()).skipped == {}
+    assert prepare_pictures(tmp_path, ("train", "test"), check="none").skipped == {}
+
+
+def test_broken_pictures_count_towards_the_bound(tmp_path: Path) -> None:
+    store = SampleStore([picture_rows(tmp_path)], Anything(), 0)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"3 of 6 samples .* s3 \(picture_missing\)"):
+        prepare_data(
+            store,
+            [1.0],
+            DataSection(max_broken_fraction=0.4),
+            ("text",),
+            pictured=("train", "test"),
+        )
+
+
+def test_manifests_are_known_by_their_content(tmp_path: Path) -> None:
+    files = picture_rows(tmp_path)
+    generated = Listed([Pair("b0", "x", split="train", group="b0")])
+    store = SampleStore([files, generated, files], Anything(), 0)  # type: ignore[arg-type]
+    data = prepare_data(store, [1.0] * 3, DataSection(), ("text",))
+    assert data.manifest_hashes == {"files": "the hash", "files (2)": "the hash"}
 
 
 def test_shuffling_moves_anchors_of_training_samples_only() -> None:

@@ -21,7 +21,8 @@ def test_rows_of_a_sample_are_gathered_in_order_of_first_appearance() -> None:
     assert first.captions == (Caption("one", "en", "one"), Caption("three", "de", "three"))
     # The picture belongs to both texts, so it carries both of their keys.
     assert first.images == (("i.png", "one"), ("i.png", "three"))
-    assert (first.group, first.columns, second.group) == ("g", {"class": "x"}, "a")
+    assert (first.group, second.group) == ("g", "a")
+    assert first.columns == {"class": "x", "language": "en", "group": "g", "positive_key": "one"}
     assert not first.has_keys
 
 
@@ -29,6 +30,12 @@ def test_a_named_positive_key_wins() -> None:
     (sample,) = group_pairs([Pair("a", "one", image="i.png", positive_key="k")], 0)
     assert sample.captions[0].positive_key == "k" and sample.images == (("i.png", "k"),)
     assert sample.has_keys
+
+
+def test_columns_with_a_meaning_are_columns_too() -> None:
+    known = {"split": "test", "fold": "3", "group": "g", "language": "de", "positive_key": "k"}
+    (sample,) = group_pairs([Pair("a", "one", columns={"class": "x"}, **known)], 0)
+    assert sample.columns == {"class": "x", **known}
 
 
 def test_a_picture_alone_is_its_own_key() -> None:

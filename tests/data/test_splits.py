@@ -62,6 +62,48 @@ def test_own_names_for_column_and_splits() -> None:
     assert column_value(pairs[0], "part") == "dev" and column_value(pairs[0], "none") == ""
 
 
+def test_the_val_split_has_a_name_too() -> None:
+    pairs = [*MARKED, pair("e", split="dev")]
+    assert names(split(pairs, val_split="dev").val) == ["e"]
+
+
+def test_rows_of_another_split_are_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    others = {"Train": 2, "validation": 1, "tset": 1, "unused": 3, "dev ": 1}
+    pairs = [
+        *MARKED,
+        *(pair(f"{name}{n}", split=name) for name, count in others.items() for n in range(count)),
+    ]
+    found = split(pairs)
+    assert (names(found.train), names(found.val), names(found.test)) == (["a", "b"], ["c"], ["d"])
+    assert found.dropped == {"other_split": 8}
+    (record,) = caplog.records
+    for said in (
+        "2 say 'Train', did you mean 'train'?",
+        "1 say 'validation', did you mean 'val'?",
+        "1 say 'dev ', did you mean 'val'?",
+        "1 say 'tset', did you mean 'test'?",
+        "3 say 'unused'",
+    ):
+        assert said in record.getMessage()
+    assert "unused'," not in record.getMessage()
+
+
+def test_rows_without_a_split_are_no_others(caplog: pytest.LogCaptureFixture) -> None:
+    assert split([*MARKED, pair("e")]).dropped == {}
+    assert split(MARKED, test_fold="1").dropped == {}
+    assert split(MARKED, test_split="val").dropped == {"other_split": 1}
+    assert [r.getMessage() for r in caplog.records] == [
+        "column 'split' asked for train, val; rows that say something else are left out: "
+        "1 say 'test'"
+    ]
+
+
+def test_a_training_split_of_another_case_is_asked_about() -> None:
+    pairs = [pair("a", split="Train"), pair("b", split="test")]
+    with pytest.raises(ManifestError, match=r"split 'train' asked for; .* did you mean 'Train'\?"):
+        split(pairs)
+
+
 def test_val_can_be_what_is_tested() -> None:
     found = split(MARKED, test_split="val")
     assert (names(found.val), names(found.test)) == ([], ["c"])
@@ -210,3 +252,9 @@ def test_when_nothing_is_trained_the_test_split_or_all_is_tested() -> None:
     assert (names(marked.test), marked.train) == (["d"], ())
     (every,) = take_test_pairs([[pair("a"), pair("b")]], DataSection())
     assert names(every.test) == ["a", "b"]
+
+
+def test_a_test_split_that_is_not_named_so_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    (every,) = take_test_pairs([MARKED], DataSection(test_split="eval"))
+    assert len(every.test) == 4
+    assert "split 'eval' asked for; column 'split' has test, train, val; all" in caplog.text

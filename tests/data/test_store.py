@@ -13,6 +13,7 @@ import torch
 
 from modalbind.data.samples import Sample, group_pairs
 from modalbind.data.store import SampleStore, count_bytes
+from modalbind.errors import BrokenSampleError
 from modalbind.types import Pair
 
 
@@ -39,6 +40,22 @@ class Source:
 
 def make_samples(source: int = 0) -> list[Sample]:
     return group_pairs([Pair(str(n), "x") for n in range(3)], source)
+
+
+def test_a_sample_that_cannot_be_read_is_named_with_what_to_do() -> None:
+    def break_(size: int) -> Any:
+        raise BrokenSampleError("empty", "no bytes")
+
+    store = SampleStore([Source(break_)], None, 0)  # type: ignore[list-item,arg-type]
+    with pytest.raises(BrokenSampleError) as caught:
+        store.load(make_samples()[1])
+    assert str(caught.value) == (
+        "empty: sample '1' asked for; no bytes; mend or remove it, or let data.check=decode leave "
+        "such samples out"
+    )
+    assert caught.value.reason == "empty"
+    with pytest.raises(BrokenSampleError, match=r"^empty: no bytes$"):
+        store.try_load(make_samples()[1])
 
 
 @pytest.mark.parametrize(
