@@ -5,6 +5,8 @@
     <root>/<fingerprint>/<modality>/<hash>.shard  vectors by content hash (`shards.py`)
     <root>/index/<hash>.json                      which spec has which fingerprint (`index.py`)
 
+Each file has a checksum.
+
 Shards never change. A writer adds one under a lock, after leaving out what is there already, so
 two processes lose nothing and the first vector of a key is the one that stays. Small shards are
 merged as they add up. Readers take no lock. Nothing here opens a model. Listing, checking and
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 
 from modalbind.anchors.shards import (
     DAMAGED,
-    DamagedShardError,
+    DamagedFileError,
     Keys,
     Shard,
     Vectors,
@@ -127,7 +129,7 @@ class AnchorCache:
             Which keys are here, `(n,)`, and their vectors in that order, float32 `(found, dim)`.
 
         Raises:
-            DamagedShardError: If a block that had to be read is damaged.
+            DamagedFileError: If a block that had to be read is damaged.
         """
         folder = self._folder(fingerprint, modality)
         folder.refresh()
@@ -175,13 +177,13 @@ class AnchorCache:
             try:
                 found, _ = self.lookup(fingerprint, modality, distinct)
                 break
-            except DamagedShardError as error:
+            except DamagedFileError as error:
                 self.quarantine(error)
         new = first[~found]
         if len(new):
             write_shard(self._folder(fingerprint, modality).path, keys[new], [vectors[new]])
 
-    def quarantine(self, damage: DamagedShardError) -> None:
+    def quarantine(self, damage: DamagedFileError) -> None:
         """Take a damaged shard out of use, so that what it held is computed again."""
         logger.warning("%s; it is set aside as %s%s", damage, damage.path.name, DAMAGED)
         with suppress(FileNotFoundError):
@@ -196,7 +198,7 @@ class AnchorCache:
             for shard in small:
                 shard.check_all()
             merged = _merge(folder.path, small)
-        except DamagedShardError as error:
+        except DamagedFileError as error:
             self.quarantine(error)
             return
         for shard in small:

@@ -10,26 +10,30 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from modalbind.anchors.shards import write_whole
+from modalbind.anchors.shards import DamagedFileError, write_whole
 from modalbind.errors import AnchorError
 from modalbind.interfaces import AnchorSpace
 from modalbind.types import AnchorItem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
 FILE = "golden.safetensors"
+_CHECKSUM = "sha256"
 # Several scripts, a digit, punctuation and an empty text: where tokenizers differ.
 TEXTS = (
     "a dog barks twice",
@@ -92,16 +96,19 @@ def check_probes(space: AnchorSpace, folder: Path) -> None:
     Raises:
         AnchorError: If an embedding has moved by more than `TOLERANCE`; names modality and drift.
     """
-    now = embed_probes(space)
+    now = {name: tensor.numpy() for name, tensor in embed_probes(space).items()}
     path = folder / FILE
-    kept = _load(path)
-    if kept is None:
-        write_whole(path, save({name: tensor.contiguous() for name, tensor in now.items()}))
+    try:
+        kept = read_probes(path)
+    except (FileNotFoundError, DamagedFileError) as error:
+        if isinstance(error, DamagedFileError):
+            logger.warning("%s in %s; the golden probes are made anew", error.found, path)
+        write_whole(path, save(now, {_CHECKSUM: _sum_up(now)}))
         return
     for modality, golden in kept.items():
         if modality not in now or now[modality].shape != golden.shape:
             continue  # probes of another version of modalbind
-        drift = float((now[modality] - golden).abs().max())
+        drift = float(np.abs(now[modality] - golden).max())
         if not drift <= TOLERANCE:
             raise AnchorError(
                 f"asked to open anchor {space.name}; its weights are those of {folder.name[:12]} "
@@ -111,12 +118,27 @@ def check_probes(space: AnchorSpace, folder: Path) -> None:
             )
 
 
-def _load(path: Path) -> dict[str, Tensor] | None:
+def read_probes(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the golden embeddings that are kept in a file, by modality.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        DamagedFileError: If they are not as they were written.
+    """
     try:
-        probes: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError:
-        return None
+        with safe_open(path, framework="numpy") as file:
+            probes = {name: file.get_tensor(name) for name in file.keys()}
+            stored = (file.metadata() or {}).get(_CHECKSUM)
     except SafetensorError as error:
-        logger.warning("the golden probes %s cannot be read (%s) and are made anew", path, error)
-        return None
+        raise DamagedFileError(path, "a wrong header") from error
+    if stored != _sum_up(probes):
+        raise DamagedFileError(path, "a wrong checksum" if stored else "no checksum")
     return probes
+
+
+def _sum_up(probes: Mapping[str, NDArray[np.float32]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(probes):
+        digest.update(f"{name}|{probes[name].dtype}|{probes[name].shape}|".encode())
+        digest.update(np.ascontiguousarray(probes[name]).data)
+    return digest.hexdigest()

@@ -1,8 +1,9 @@
 """Which spec has which fingerprint, as last seen with the weights open.
 
-An entry lets a full cache serve a run on a machine without the weights. It records the size and
-time of the files that a local folder had, so that a folder that changed is opened again; a folder
-that is gone is taken at the entry's word.
+An entry lets a full cache serve a run on a machine without the weights. It has a checksum, since
+one wrong digit in it would bind a run to another space. It records the size and time of the files
+that a local folder had, so that a folder that changed is opened again; a folder that is gone is
+taken at the entry's word.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from modalbind.anchors.cache import AnchorCache
-from modalbind.anchors.shards import write_whole
+from modalbind.anchors.notes import read_note, write_note
 from modalbind.anchors.spec import AnchorName, local_path
 from modalbind.anchors.upkeep import INDEX, SPACE_NOTE
 
@@ -60,26 +61,28 @@ def _files(path: Path) -> list[Path]:
 
 
 def find_identity(cache: AnchorCache, name: AnchorName, options: dict[str, Any]) -> Identity | None:
-    """Return what the cache knows of a spec; None if nothing, or if its files have changed."""
-    path = _entry_path(cache, name, options)
+    """Return what the cache knows of a spec; None if nothing, or if its files have changed.
+
+    Raises:
+        DamagedFileError: If what it knew cannot be trusted any more.
+    """
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-        identity = Identity(
-            fingerprint=str(entry["fingerprint"]),
-            name=str(entry["name"]),
-            dim=int(entry["dim"]),
-            modalities=tuple(entry["modalities"]),
-            stamps=dict(entry["stamps"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        # No entry, or one that cannot be read: the weights are opened, and it is written anew.
+        entry = read_note(_entry_path(cache, name, options))
+    except OSError:
         return None
+    identity = Identity(
+        fingerprint=entry["fingerprint"],
+        name=entry["name"],
+        dim=entry["dim"],
+        modalities=tuple(entry["modalities"]),
+        stamps=entry["stamps"],
+    )
     now = stamp_files(name)
     is_same = all(identity.stamps.get(file) == stamp for file, stamp in now.items())
     if not is_same:
         return None
     with suppress(OSError):  # a cache that is read-only still serves
-        os.utime(cache.folder(identity.fingerprint) / SPACE_NOTE)
+        _mark_used(cache, name, identity)
     return identity
 
 
@@ -87,10 +90,22 @@ def store_identity(
     cache: AnchorCache, name: AnchorName, options: dict[str, Any], identity: Identity
 ) -> None:
     """Remember a spec's identity."""
-    entry = {"format": FORMAT, "spec": list(name), "options": options, **asdict(identity)}
-    _write_json(_entry_path(cache, name, options), entry)
-    space = {key: entry[key] for key in ("fingerprint", "name", "dim", "modalities", "spec")}
-    _write_json(cache.folder(identity.fingerprint) / SPACE_NOTE, space)
+    entry = {"format": FORMAT, "spec": name, "options": options, **asdict(identity)}
+    write_note(_entry_path(cache, name, options), entry)
+    _describe_space(cache, name, identity)
+
+
+def _mark_used(cache: AnchorCache, name: AnchorName, identity: Identity) -> None:
+    try:
+        os.utime(cache.folder(identity.fingerprint) / SPACE_NOTE)
+    except FileNotFoundError:  # it was damaged, and pruned
+        _describe_space(cache, name, identity)
+
+
+def _describe_space(cache: AnchorCache, name: AnchorName, identity: Identity) -> None:
+    space = {"spec": name, **asdict(identity)}
+    del space["stamps"]
+    write_note(cache.folder(identity.fingerprint) / SPACE_NOTE, space)
 
 
 def _entry_path(cache: AnchorCache, name: AnchorName, options: dict[str, Any]) -> Path:
@@ -98,8 +113,3 @@ def _entry_path(cache: AnchorCache, name: AnchorName, options: dict[str, Any]) -
     source = str(local_path(name) or name.source)
     words = json.dumps([FORMAT, name.kind, source, name.tag, options], sort_keys=True)
     return cache.root / INDEX / f"{hashlib.sha256(words.encode()).hexdigest()}.json"
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(content, indent=1, sort_keys=True).encode())

@@ -22,7 +22,7 @@ from modalbind.anchors.cache import AnchorCache
 from modalbind.anchors.frozen import check_modality
 from modalbind.anchors.golden import check_probes
 from modalbind.anchors.index import Identity, find_identity, stamp_files, store_identity
-from modalbind.anchors.shards import DamagedShardError, Keys, Vectors, as_keys
+from modalbind.anchors.shards import DamagedFileError, Keys, Vectors, as_keys
 from modalbind.anchors.spec import AnchorName
 from modalbind.errors import AnchorError, AnchorMismatchError, ShapeError
 from modalbind.interfaces import AnchorSpace, AnchorSpec, Options
@@ -75,11 +75,7 @@ class OpenAnchor:
         self._cache = cache
         self._batch_size = section.batch_size
         self._space: AnchorSpace | None = None
-        known = None
-        if section.verify == "auto":
-            known = find_identity(cache, name, self._identity_options)
-        if known is None:
-            known = self._open_unknown()
+        known = self._find_known() if section.verify == "auto" else self._open_unknown()
         self.name = known.name
         self.dim = known.dim
         self.modalities = known.modalities
@@ -90,6 +86,24 @@ class OpenAnchor:
     @property
     def _identity_options(self) -> dict[str, Any]:
         return self._options.model_dump(mode="json", exclude={"device"})
+
+    def _find_known(self) -> Identity:
+        try:
+            known = find_identity(self._cache, self._source, self._identity_options)
+        except DamagedFileError as damage:
+            return self._open_despite(damage)
+        return known or self._open_unknown()
+
+    def _open_despite(self, damage: DamagedFileError) -> Identity:
+        logger.warning("%s in %s; %s is opened anew", damage.found, damage.path, self.spec)
+        try:
+            return self._open_unknown()
+        except AnchorError as error:
+            raise AnchorError(
+                f"asked to open anchor {self.spec}; {damage.found} in {damage.path}, which says "
+                f"what the cache holds of it, and its weights cannot be opened ({error}); "
+                "copy the file again, or make the weights available once"
+            ) from damage
 
     def _open_unknown(self) -> Identity:
         stamps = stamp_files(self._source)  # before reading: a file that changes meanwhile shows
@@ -182,7 +196,7 @@ class OpenAnchor:
         while True:
             try:
                 return self._cache.lookup(self.fingerprint, modality, keys)
-            except DamagedShardError as damage:
+            except DamagedFileError as damage:
                 try:
                     self._open_weights()
                 except AnchorError as error:

@@ -46,23 +46,23 @@ Keys = NDArray[np.bytes_]  # dtype S32: compares like bytes, and is searched wit
 Vectors = NDArray[np.float32]
 
 
-class DamagedShardError(CorruptFileError):
-    """A shard's bytes differ from their checksums.
+class DamagedFileError(CorruptFileError):
+    """The bytes of a file in the cache differ from their checksum.
 
     Args:
-        path: The shard.
+        path: The file.
         found: What is wrong with it.
     """
 
     def __init__(self, path: Path, found: str) -> None:
         super().__init__(
-            f"asked to read cached anchor embeddings; {found} in {path}; "
+            f"asked to read the cache of anchor embeddings; {found} in {path}; "
             "run `modalbind cache verify` and `modalbind cache prune`"
         )
         self.path = path
         self.found = found
 
-    def __reduce__(self) -> tuple[type[DamagedShardError], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type[DamagedFileError], tuple[Path, str]]:
         """Pickle by both arguments."""
         return type(self), (self.path, self.found)
 
@@ -95,7 +95,7 @@ class Shard:
         path: The file.
 
     Raises:
-        DamagedShardError: If its header, length or tail is wrong.
+        DamagedFileError: If its header, length or tail is wrong.
         FileNotFoundError: If it is gone.
     """
 
@@ -103,7 +103,7 @@ class Shard:
         self.path = path
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < _HEADER_BYTES:
-                raise DamagedShardError(path, "a file too short for a header")
+                raise DamagedFileError(path, "a file too short for a header")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._bytes = np.frombuffer(mapped, dtype=np.uint8)
         self.rows, self.dim, tail_crc = self._read_header()
@@ -112,10 +112,10 @@ class Shard:
         key_blocks = _blocks(self.rows * KEY_BYTES)
         blocks = key_blocks + _blocks(self.rows * self.dim * 4)
         if len(self._bytes) != tail_start + key_blocks * KEY_BYTES + blocks * 4:
-            raise DamagedShardError(path, f"{len(self._bytes)} bytes, not what its header says")
+            raise DamagedFileError(path, f"{len(self._bytes)} bytes, not what its header says")
         tail = self._bytes[tail_start:].tobytes()
         if zlib.crc32(tail) != tail_crc:
-            raise DamagedShardError(path, "a wrong checksum of the tail")
+            raise DamagedFileError(path, "a wrong checksum of the tail")
         self._fences = np.frombuffer(tail, f"S{KEY_BYTES}", count=key_blocks)
         self._crcs = np.frombuffer(tail, "<u4", offset=key_blocks * KEY_BYTES)
         self._is_checked = np.zeros(blocks, dtype=bool)
@@ -129,7 +129,7 @@ class Shard:
         raw = self._bytes[: _HEADER.size].tobytes()
         magic, rows, dim, tail_crc, header_crc = _HEADER.unpack(raw)
         if magic != _MAGIC or zlib.crc32(raw[:-4]) != header_crc:
-            raise DamagedShardError(self.path, "a wrong header")
+            raise DamagedFileError(self.path, "a wrong header")
         return rows, dim, tail_crc
 
     def find(self, keys: Keys) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -142,7 +142,7 @@ class Shard:
             Positions in `keys` of those that are here, and their rows; equal lengths.
 
         Raises:
-            DamagedShardError: If a block that had to be read is damaged.
+            DamagedFileError: If a block that had to be read is damaged.
         """
         block_of = np.searchsorted(self._fences, keys, side="right") - 1
         order = np.argsort(block_of, kind="stable")
@@ -168,7 +168,7 @@ class Shard:
         """Return a copy of the vectors of these rows, `(len(rows), dim)`, checked.
 
         Raises:
-            DamagedShardError: If a block that had to be read is damaged.
+            DamagedFileError: If a block that had to be read is damaged.
         """
         row_bytes = self.dim * 4
         first = rows * row_bytes // BLOCK_BYTES
@@ -183,7 +183,7 @@ class Shard:
         """Read every block again.
 
         Raises:
-            DamagedShardError: If one is damaged.
+            DamagedFileError: If one is damaged.
         """
         self._is_checked[:] = False
         for block in range(len(self._crcs)):
@@ -197,7 +197,7 @@ class Shard:
             region, at = self._vector_bytes, block - self._key_blocks
         data = region[at * BLOCK_BYTES : (at + 1) * BLOCK_BYTES]
         if zlib.crc32(data.data) != self._crcs[block]:
-            raise DamagedShardError(self.path, f"a wrong checksum of block {block}")
+            raise DamagedFileError(self.path, f"a wrong checksum of block {block}")
         self._is_checked[block] = True
 
 

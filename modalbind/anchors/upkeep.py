@@ -7,7 +7,6 @@ a file being written. What is not ours is neither listed, read nor removed.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modalbind.anchors import golden
-from modalbind.anchors.shards import DAMAGED, STAGED, SUFFIX, DamagedShardError, Shard, is_shard
+from modalbind.anchors.notes import read_note
+from modalbind.anchors.shards import DAMAGED, STAGED, SUFFIX, DamagedFileError, Shard, is_shard
 from modalbind.errors import AnchorError
 
 INDEX = "index"
@@ -69,7 +69,7 @@ def list_spaces(root: Path) -> list[CachedSpace]:
 
 def find_damage(root: Path) -> list[Damage]:
     """Read every file whole; return those that are damaged, or were set aside as such."""
-    return [damage for space in _spaces(root) for damage in _find_damage(space)]
+    return _find_damage(_all_files(root))
 
 
 def prune(root: Path, fingerprint: str | None, unused_for_s: float | None) -> Pruned:
@@ -86,16 +86,17 @@ def prune(root: Path, fingerprint: str | None, unused_for_s: float | None) -> Pr
         if (fingerprint and space.name.startswith(fingerprint))
         or (unused_for_s is not None and now - _used_at(space) >= unused_for_s)
     ]
-    unwanted = _entries_of(root, {space.name for space in gone})
-    unwanted += [path for space in gone for path in _own_files(space)]
-    for space in spaces:
-        if space not in gone:
-            unwanted += [damage.path for damage in _find_damage(space)]
-            unwanted += _abandoned(_own_files(space), now)
-    unwanted += _abandoned(_index_files(root), now)
+    unwanted = [path for space in gone for path in _own_files(space)]
+    unwanted += _entries_of(root, {space.name for space in gone})
+    rest = sorted(set(_all_files(root)).difference(unwanted))
+    unwanted += [damage.path for damage in _find_damage(rest)] + _abandoned(rest, now)
     removed = _remove(unwanted)
     _remove_empty(gone, unwanted)
     return removed
+
+
+def _all_files(root: Path) -> list[Path]:
+    return [file for space in _spaces(root) for file in _own_files(space)] + _index_files(root)
 
 
 def _spaces(root: Path) -> list[Path]:
@@ -142,19 +143,28 @@ def _list(folder: Path) -> list[Path]:
         return []
 
 
-def _find_damage(space: Path) -> list[Damage]:
-    damages: list[Damage] = []
-    for path in _own_files(space):
-        if path.name.endswith(DAMAGED):
-            damages.append(Damage(path, "set aside as damaged"))
-        elif path.suffix == SUFFIX:
-            try:
-                Shard(path).check_all()
-            except DamagedShardError as error:
-                damages.append(Damage(path, error.found))
-            except FileNotFoundError:  # merged meanwhile
-                continue
+def _find_damage(paths: Iterable[Path]) -> list[Damage]:
+    damages = []
+    for path in paths:
+        try:
+            _check(path)
+        except DamagedFileError as error:
+            damages.append(Damage(path, error.found))
+        except FileNotFoundError:  # merged, or replaced, meanwhile
+            continue
     return damages
+
+
+def _check(path: Path) -> None:
+    """Read a file of ours whole."""
+    if path.name.endswith(DAMAGED):
+        raise DamagedFileError(path, "set aside as damaged")
+    if path.suffix == SUFFIX:
+        Shard(path).check_all()
+    elif path.name == golden.FILE:
+        golden.read_probes(path)
+    elif path.suffix == ".json":
+        read_note(path)
 
 
 def _abandoned(paths: Iterable[Path], now: float) -> list[Path]:
@@ -169,8 +179,8 @@ def _abandoned(paths: Iterable[Path], now: float) -> list[Path]:
 def _entries_of(root: Path, fingerprints: set[str]) -> list[Path]:
     found = []
     for path in filter(_is_entry, _index_files(root)):
-        with suppress(OSError, ValueError, AttributeError):
-            if json.loads(path.read_text(encoding="utf-8")).get("fingerprint") in fingerprints:
+        with suppress(OSError, DamagedFileError):
+            if read_note(path).get("fingerprint") in fingerprints:
                 found.append(path)
     return found
 
@@ -195,12 +205,12 @@ def _remove_empty(spaces: Iterable[Path], removed: Iterable[Path]) -> None:
 
 def _describe(space: Path) -> CachedSpace:
     name = ""
-    with suppress(OSError, ValueError):
-        name = str(json.loads((space / SPACE_NOTE).read_text(encoding="utf-8"))["name"])
+    with suppress(OSError, DamagedFileError):
+        name = str(read_note(space / SPACE_NOTE).get("name", ""))
     rows: dict[str, int] = {}
     size_bytes = 0
     for path in _own_files(space):
-        with suppress(OSError, DamagedShardError):
+        with suppress(OSError, DamagedFileError):
             size_bytes += path.stat().st_size
             if path.suffix == SUFFIX:
                 rows[path.parent.name] = rows.get(path.parent.name, 0) + Shard(path).rows

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from modalbind.anchors import cache as cache_module
 from modalbind.anchors.cache import MAX_SMALL_SHARDS, AnchorCache, default_root
-from modalbind.anchors.shards import DamagedShardError, Keys, Vectors, as_keys
+from modalbind.anchors.shards import DamagedFileError, Keys, Vectors, as_keys
 from modalbind.errors import AnchorError, ModalbindError
 
 SPACE = "f" * 64
@@ -119,7 +119,7 @@ def test_a_flipped_byte_is_found_and_can_be_set_aside(tmp_path: Path) -> None:
     append(AnchorCache(tmp_path), range(100))
     flip(shards(tmp_path)[0])
     cache = AnchorCache(tmp_path)
-    with pytest.raises(DamagedShardError) as caught:
+    with pytest.raises(DamagedFileError) as caught:
         cache.lookup(SPACE, "text", keys_of(range(100)))
     assert [damage.path for damage in cache.verify()] == shards(tmp_path)
     cache.quarantine(caught.value)

@@ -8,7 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modalbind.anchors.golden import FILE, TEXTS, check_probes, embed_probes, probe_items
+from modalbind.anchors.golden import (
+    FILE,
+    TEXTS,
+    check_probes,
+    embed_probes,
+    probe_items,
+    read_probes,
+)
+from modalbind.anchors.shards import DamagedFileError
 from modalbind.errors import AnchorError
 from modalbind.types import AnchorItem
 
@@ -71,9 +79,31 @@ def test_drift_is_an_error_that_names_it(tmp_path: Path, drift: float) -> None:
         check_probes(CountingSpace("audio", drift=drift), tmp_path)
 
 
-def test_damaged_probes_are_made_anew(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b"junk")
+@pytest.mark.parametrize("junk", [b"", b"junk", bytes(64)])
+def test_damaged_probes_are_made_anew(tmp_path: Path, junk: bytes) -> None:
+    (tmp_path / FILE).write_bytes(junk)
     check_probes(CountingSpace("text"), tmp_path)
     check_probes(CountingSpace("text"), tmp_path)
     with pytest.raises(AnchorError):
         check_probes(CountingSpace("text", drift=1.0), tmp_path)
+
+
+def test_a_flipped_bit_is_no_drift(tmp_path: Path) -> None:
+    check_probes(CountingSpace("text"), tmp_path)
+    path = tmp_path / FILE
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 64]))  # the exponent of the last number
+    with pytest.raises(DamagedFileError, match="a wrong checksum"):
+        read_probes(path)
+    check_probes(CountingSpace("text"), tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_probes_are_plain_safetensors(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    space = CountingSpace("text", "audio")
+    check_probes(space, tmp_path)
+    kept = load_file(tmp_path / FILE)
+    assert set(kept) == {"text", "audio"}
+    assert all(torch.equal(kept[name], vectors) for name, vectors in embed_probes(space).items())

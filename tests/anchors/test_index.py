@@ -7,8 +7,9 @@ import pytest
 
 from modalbind.anchors.cache import AnchorCache
 from modalbind.anchors.index import Identity, find_identity, stamp_files, store_identity
+from modalbind.anchors.shards import DamagedFileError
 from modalbind.anchors.spec import AnchorName
-from modalbind.anchors.upkeep import INDEX
+from modalbind.anchors.upkeep import INDEX, SPACE_NOTE
 
 HUB = AnchorName("openclip", "ViT-B-32", "openai")
 
@@ -86,13 +87,42 @@ def test_the_same_words_elsewhere_are_another_space(
         store_identity(cache, name, {}, identity(name))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"fingerprint": "x"}'])
-def test_a_damaged_entry_is_no_entry(cache: AnchorCache, content: str) -> None:
-    store_identity(cache, HUB, {}, identity(HUB))
+def entry_of(cache: AnchorCache) -> Path:
     [entry] = (cache.root / INDEX).glob("*.json")
-    assert json.loads(entry.read_text())["name"] == "a space"
-    entry.write_text(content)
-    assert find_identity(cache, HUB, {}) is None
+    return entry
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"text"', '{"fingerprint": "x"}'])
+def test_junk_is_no_entry(cache: AnchorCache, content: str) -> None:
+    store_identity(cache, HUB, {}, identity(HUB))
+    assert json.loads(entry_of(cache).read_text())["name"] == "a space"
+    entry_of(cache).write_text(content)
+    with pytest.raises(DamagedFileError, match="no checksum"):
+        find_identity(cache, HUB, {})
+    store_identity(cache, HUB, {}, identity(HUB))
+    assert find_identity(cache, HUB, {}) == identity(HUB)
+
+
+@pytest.mark.parametrize(
+    ("written", "now"), [("aaaa", "aaab"), ("a space", "b space"), (": 8", ": 9"), ("text", "test")]
+)
+def test_one_wrong_letter_is_noticed(cache: AnchorCache, written: str, now: str) -> None:
+    store_identity(cache, HUB, {}, identity(HUB))
+    text = entry_of(cache).read_text()
+    assert written in text
+    entry_of(cache).write_text(text.replace(written, now, 1))
+    with pytest.raises(DamagedFileError, match="a wrong checksum"):
+        find_identity(cache, HUB, {})
+
+
+def test_a_note_of_a_space_that_was_pruned_comes_back(cache: AnchorCache) -> None:
+    store_identity(cache, HUB, {}, identity(HUB))
+    note = cache.folder("a" * 64) / SPACE_NOTE
+    before = note.read_bytes()
+    note.write_bytes(before.replace(b"a space", b"b space"))
+    assert cache.prune().files == 1 and not note.exists()
+    assert find_identity(cache, HUB, {}) == identity(HUB)
+    assert note.read_bytes() == before
 
 
 def test_pruning_a_space_forgets_its_specs(cache: AnchorCache) -> None:

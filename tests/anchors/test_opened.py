@@ -261,6 +261,29 @@ def test_a_table_needs_no_cache(fakes: Any, tmp_path: Path, root: Path) -> None:
     assert anchor.embed("text", []).shape == (0, 3)
 
 
+def test_a_damaged_entry_is_written_anew(
+    fakes: Any, folder: Path, root: Path, texts: list[AnchorItem]
+) -> None:
+    spec = f"openclip:local-dir:{folder}"
+    cold = fakes.open_here(spec, root)
+    first = cold.embed("text", texts)
+    [entry] = (root / "index").glob("*.json")
+    before = entry.read_text()
+    wrong = ("1" if cold.fingerprint[0] == "0" else "0") + cold.fingerprint[1:]
+    entry.write_text(before.replace(cold.fingerprint, wrong))
+    again = fakes.open_here(spec, root)
+    assert (again.fingerprint, again.verify()[1]) == (cold.fingerprint, "weights")
+    assert torch.equal(again.embed("text", texts), first) and again.computed == 0
+    assert entry.read_text() == before
+    entry.write_text(before.replace(cold.fingerprint, wrong))
+    shutil.rmtree(folder)
+    with pytest.raises(AnchorError, match=r"a wrong checksum in .*cannot be opened.*once$") as e:
+        fakes.open_here(spec, root)
+    assert str(entry) in str(e.value) and "\n" not in str(e.value)
+    entry.write_text(before)
+    assert torch.equal(fakes.open_here(spec, root).embed("text", texts), first)
+
+
 def test_options_and_kind_are_checked(fakes: Any, root: Path) -> None:
     from modalbind.recipe.schema import AnchorSection
 

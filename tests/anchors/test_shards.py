@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modalbind.anchors import shards
-from modalbind.anchors.shards import DamagedShardError, Shard, as_keys, write_shard
+from modalbind.anchors.shards import DamagedFileError, Shard, as_keys, write_shard
 from modalbind.errors import CorruptFileError, ShapeError
 
 
@@ -78,7 +78,7 @@ def test_a_damaged_block_is_met_only_when_it_is_read(tmp_path: Path) -> None:
     path.write_bytes(bad)
     shard = Shard(path)
     np.testing.assert_array_equal(shard.read(shard.find(keys[:10])[1]), vectors[:10])
-    with pytest.raises(DamagedShardError, match="block"):
+    with pytest.raises(DamagedFileError, match="block"):
         shard.read(shard.find(keys[4000:4001])[1])
 
 
@@ -87,7 +87,7 @@ def test_a_cut_file_is_refused(tmp_path: Path, kept: int) -> None:
     keys, vectors = content(300, 8)
     path = write_shard(tmp_path, keys, [vectors])
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DamagedShardError):
+    with pytest.raises(DamagedFileError):
         Shard(path)
 
 

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from modalbind.anchors.cache import AnchorCache
+from modalbind.anchors.golden import check_probes
 from modalbind.anchors.index import Identity, find_identity, store_identity
 from modalbind.anchors.shards import as_keys
 from modalbind.anchors.spec import AnchorName
+from modalbind.types import AnchorItem
 
 SPACE = "5" * 64
 HUB = AnchorName("openclip", "ViT-B-32", "openai")
+
+
+class OneVector:
+    """A space in which everything is alike."""
+
+    name, dim, modalities, is_table = "one", 2, ("text",), False
+
+    def compute_fingerprint(self) -> str:
+        return SPACE
+
+    def encode(self, modality: str, items: Sequence[AnchorItem]) -> torch.Tensor:
+        return torch.eye(1, 2).repeat(len(items), 1)
 
 
 def fill(root: Path) -> AnchorCache:
@@ -112,3 +130,49 @@ def test_what_a_kill_left_goes_wherever_it_lies(tmp_path: Path) -> None:
     assert cache.prune().files == 3
     assert len(list(tmp_path.rglob(".2-*.tmp"))) == 3
     assert find_identity(cache, HUB, {}) is not None
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_every_bit_of_every_file_is_guarded(tmp_path: Path) -> None:
+    cache = fill(tmp_path)
+    golden = tmp_path / SPACE / "golden.safetensors"
+    check_probes(OneVector(), tmp_path / SPACE)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".shard"}
+    assert len(files) == 4 and golden in files
+    for path in files:
+        before = path.read_bytes()
+        places = [at for at in range(len(before)) if before[at : at + 1].strip()]
+        for place in places[:: max(1, len(places) // 40)]:
+            flip(path, place)
+            if place < 64 and path.suffix == ".shard" and cache.verify() == []:
+                assert 32 <= place  # the rest of its header is not used
+            else:
+                assert [damage.path for damage in cache.verify()] == [path], place
+            path.write_bytes(before)
+    assert cache.verify() == []
+
+
+def test_damage_is_pruned_and_nothing_else(tmp_path: Path) -> None:
+    cache = fill(tmp_path)
+    check_probes(OneVector(), tmp_path / SPACE)
+    entry = next((tmp_path / "index").glob("*.json"))
+    golden = tmp_path / SPACE / "golden.safetensors"
+    entry.write_text(entry.read_text().replace(SPACE, "6" + SPACE[1:]))
+    flip(golden, -1)
+    sizes = entry.stat().st_size + golden.stat().st_size
+    removed = cache.prune()
+    assert (removed.files, removed.size_bytes) == (2, sizes)
+    assert not entry.exists() and not golden.exists()
+    assert cache.verify() == [] and cache.spaces()[0].rows == {"text": 1}
+
+
+def test_looking_after_the_cache_needs_no_torch() -> None:
+    code = "import sys, modalbind.anchors.cache; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
