@@ -144,6 +144,8 @@ def evaluate(
     with meter:
         found = open_finished(directory, data, progress, root)
         measured = measure(found.resolved, found.inputs, found.tower, found.rules)
+        if data is None and (changed := _list_changed(directory, found.inputs)):
+            measured.notes.append(f"{', '.join(changed)} has changed since the run was trained")
         if controls or (data is None and (directory.shuffled / directory.tower_note.name).exists()):
             _measure_controls(measured, found, directory, console)
         device = str(found.device)
@@ -309,6 +311,11 @@ def verify_anchor(path: Path) -> dict[str, Any]:
 def _record_identity(directory: RunDirectory, inputs: RunInputs, sides: Collection[str]) -> None:
     if directory.run_file.exists():
         _check_bound(directory, inputs)
+        if changed := _list_changed(directory, inputs):
+            raise DataError(
+                f"resuming {directory.path} asked for; {', '.join(changed)} has changed since it "
+                "was started; restore it, or start again with --force"
+            )
     anchor = inputs.anchor
     directory.write_identity(
         {
@@ -321,9 +328,20 @@ def _record_identity(directory: RunDirectory, inputs: RunInputs, sides: Collecti
                 "tables": anchor.tables,
             },
             "paired": sorted(_list_paired(inputs.data.train, sides)),
+            "manifests": dict(inputs.data.manifest_hashes),
         }
     )
     directory.write_broken(inputs.data.broken)
+
+
+def _list_changed(directory: RunDirectory, inputs: RunInputs) -> list[str]:
+    """Return the names of manifests whose content is not what the run was started with."""
+    before = directory.read_identity().get("manifests", {})
+    return [
+        name
+        for name, found in inputs.data.manifest_hashes.items()
+        if before.get(name, found) != found
+    ]
 
 
 def _list_paired(samples: Sequence[Sample], sides: Collection[str]) -> set[tuple[str, str]]:

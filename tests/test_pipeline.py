@@ -349,6 +349,21 @@ def test_other_pairs_have_a_root_of_their_own(toy_world: Path, tmp_path: Path) -
     assert report.data.test_pairs == 3
 
 
+def test_a_manifest_that_changed_is_noted_and_not_resumed_on(
+    toy_world: Path, tmp_path: Path
+) -> None:
+    recipe = toy.build_recipe(toy_world, train={"max_steps": 2})
+    run = pipeline.align(recipe, out=tmp_path / "run")
+    assert pipeline.evaluate([run.path]).notes == ()
+    with (toy_world / "pairs.csv").open("a") as file:
+        file.write("star0.json,a moon,train,0,star,star0.json\n")
+    (note,) = pipeline.evaluate([run.path]).notes
+    assert "has changed since the run was trained" in note
+    (run.path / "report.json").unlink()
+    with pytest.raises(DataError, match="has changed since it was started"):
+        pipeline.align(recipe, out=run.path, resume=True)
+
+
 def test_runs_of_other_precision_follow_each_other(toy_world: Path, tmp_path: Path) -> None:
     for precision in ("no", "bf16", "no"):
         recipe = toy.build_recipe(toy_world, train={"max_steps": 1, "precision": precision})
