@@ -33,7 +33,7 @@ from modalbind.evaluation.zero_shot import build_prompts, compute_class_vectors
 from modalbind.interfaces import Modality, PairedDataset
 from modalbind.plugin_manager import build, nearest
 from modalbind.recipe import Recipe, Resolved
-from modalbind.recipe.schema import ZeroShotSection
+from modalbind.recipe.schema import EvaluationSection, ZeroShotSection
 from modalbind.types import AnchorItem
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,29 @@ class RunInputs:
 def build_modality(resolved: Resolved) -> Modality:
     """Build what reads the samples."""
     return build(resolved.modality, resolved.modality_options)  # type: ignore[no-any-return]
+
+
+def place_side_files(recipe: Recipe, base: Path) -> EvaluationSection:
+    """Return the section for other pairs than the run's: where its links and class names lie.
+
+    Args:
+        recipe: Of the run.
+        base: Folder of the other pairs; what lies there wins over what the run was tested with.
+    """
+    section = recipe.evaluation
+    manifests = [source for source in recipe.data.sources[:1] if source.kind == "manifest"]
+    homes = [Path(recipe.data.root)] if recipe.data.root is not None else []
+    homes += [Path(str(source.options["path"])).parent for source in manifests]
+
+    def place(name: str) -> str:
+        is_there = not homes or (base / Path(name).expanduser()).exists()
+        return name if is_there else str((homes[0] / name).expanduser().absolute())
+
+    links = tuple(map(place, section.links))
+    zero_shot = tuple(
+        each.model_copy(update={"labels": place(each.labels)}) for each in section.zero_shot
+    )
+    return section.model_copy(update={"links": links, "zero_shot": zero_shot})
 
 
 def build_datasets(resolved: Resolved) -> tuple[list[PairedDataset], list[float]]:

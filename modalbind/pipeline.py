@@ -37,7 +37,7 @@ from modalbind.errors import (
 from modalbind.evaluation.pools import UNIMODAL_LANGUAGE
 from modalbind.evaluation.protocol import Protocol
 from modalbind.export import check_output, write_embeddings
-from modalbind.inputs import RunInputs, open_inputs
+from modalbind.inputs import RunInputs, open_inputs, place_side_files
 from modalbind.measure import add_controls, build_protocol, measure
 from modalbind.plugin_manager import build, load_plugins
 from modalbind.progress import Progress
@@ -508,4 +508,6 @@ def _tested_on(recipe: Recipe, data: Path, root: Path | None) -> Recipe:
     """Return the recipe with another manifest as its only data."""
     source = Choice.model_validate({"kind": "manifest", "path": str(data)})
     update = {"sources": (source,), "test_fold": None, "root": None if root is None else str(root)}
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
+    section = recipe.data.model_copy(update=update)
+    evaluation = place_side_files(recipe, data.parent if root is None else root)
+    return recipe.model_copy(update={"data": section, "evaluation": evaluation})

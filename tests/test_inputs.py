@@ -14,7 +14,7 @@ import torch
 import toy
 from PIL import Image
 
-from modalbind import inputs
+from modalbind import inputs, pipeline
 from modalbind.anchors.cache import AnchorCache
 from modalbind.errors import DataError, ManifestError
 from modalbind.inputs import RunInputs
@@ -156,6 +156,34 @@ def test_on_other_pairs_absent_columns_are_left_out(
     assert found.class_sets == ()
     assert "zero-shot 'toy' asked for column 'kind'" in caplog.text
     assert found.data.overlap is None
+
+
+def test_other_pairs_take_links_and_names_from_beside_them_or_from_the_run(
+    toy_world: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "links.csv").touch()
+    root = tmp_path / "root"
+    for recipe, home in (
+        (toy.build_recipe(toy_world), toy_world),
+        (toy.build_recipe(toy_world, data={"root": str(root)}), root),
+    ):
+        section = inputs.place_side_files(recipe, other)
+        assert section.links == ("links.csv",)
+        assert section.zero_shot[0].labels == str(home / "classes.json")
+        assert section.zero_shot[0].label_column == "kind"
+
+
+def test_a_run_is_measured_on_pairs_in_another_folder(toy_world: Path, tmp_path: Path) -> None:
+    run = pipeline.align(toy.build_recipe(toy_world, train={"max_steps": 2}), out=tmp_path / "run")
+    other = tmp_path / "other"
+    other.mkdir()
+    (toy_world / "star0.json").rename(other / "new.json")
+    (other / "pairs.csv").write_text("toy,text\nnew.json,a star\n")
+    report = pipeline.evaluate([run.path], data=other / "pairs.csv")
+    assert (report.data.test_pairs, report.data.overlap, report.zero_shot) == (1, None, ())
+    assert {row.language for row in report.retrieval if row.target == "text"} == {"en", "xx"}
 
 
 def test_labels_that_no_sample_has_are_refused(toy_world: Path) -> None:
