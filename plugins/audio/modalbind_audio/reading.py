@@ -5,10 +5,10 @@ Features are made in `features`; this module knows nothing about encoders.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import isqrt
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ MAX_AMPLITUDE = 1e6
 """Times full scale. Unscaled 16-bit integers stay far below; at 1e13 a log-mel overflows."""
 
 _BLOCK_FRAMES = 1 << 18  # decoded at once: bounds memory whatever the header claims
+_PIECE_SAMPLES = 1 << 20  # resampled at once: what that takes is up to 50 times its piece
 _FILTER_SIZE = 1 << 21  # numbers in a resampling filter: 8 MiB
 
 # A cut or forged file makes the decoder, or the reader of its container, fail in any of these ways.
@@ -100,8 +101,18 @@ def resample(samples: Tensor, rate_hz: int) -> Tensor:
     if rate_hz == SAMPLE_RATE_HZ:
         return samples
     ratio = _nearest_ratio(rate_hz)
-    resampled: Tensor = _resampler(ratio.numerator, ratio.denominator)(samples)
-    return resampled
+    resampler = _resampler(ratio.numerator, ratio.denominator)
+    # Pieces of a long recording start where an input and an output sample fall on the same time;
+    # each is given more at both ends than the filter reaches (6 zeros of a sinc).
+    step, reach = max(1, _PIECE_SAMPLES // ratio.numerator), 8
+    pieces = []
+    for start in range(0, math.ceil(samples.shape[-1] / ratio.numerator), step):
+        left = max(0, start - reach)
+        right = start + step + reach
+        piece = resampler(samples[..., left * ratio.numerator : right * ratio.numerator])
+        skip = (start - left) * ratio.denominator
+        pieces.append(piece[..., skip : skip + step * ratio.denominator])
+    return torch.cat(pieces, dim=-1)
 
 
 def _nearest_ratio(rate_hz: int) -> Fraction:
@@ -113,7 +124,7 @@ def _nearest_ratio(rate_hz: int) -> Fraction:
     ratio = Fraction(rate_hz, SAMPLE_RATE_HZ)
     if ratio.numerator * ratio.denominator <= _FILTER_SIZE:
         return ratio
-    return ratio.limit_denominator(isqrt(int(_FILTER_SIZE / ratio)))
+    return ratio.limit_denominator(math.isqrt(int(_FILTER_SIZE / ratio)))
 
 
 @lru_cache(maxsize=16)  # the filter costs more than its use on a short clip

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio
+from modalbind_audio import reading
 from modalbind_audio.features import compute_fbank
 from modalbind_audio.options import AudioOptions
 from modalbind_audio.reading import (
@@ -149,6 +150,16 @@ def test_common_rates_are_resampled_as_ever(rate_hz):
     samples = torch.randn(rate_hz // 4, generator=torch.Generator().manual_seed(0))
     expected = torchaudio.transforms.Resample(rate_hz, 16_000)(samples)
     assert torch.equal(resample(samples, rate_hz), expected)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 22_050, 37_800, 44_100, 48_000])
+def test_pieces_of_a_long_recording_join_without_a_seam(rate_hz, monkeypatch):
+    samples = torch.randn(2, 100_003, generator=torch.Generator().manual_seed(0))
+    whole = torchaudio.transforms.Resample(rate_hz, 16_000)(samples)
+    monkeypatch.setattr(reading, "_PIECE_SAMPLES", 9_000)
+    found = resample(samples, rate_hz)
+    assert found.shape == whole.shape
+    assert torch.allclose(found, whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate_hz", [999, 768_001, 2_000_000_000])
