@@ -355,7 +355,7 @@ def _list_paired(samples: Sequence[Sample], sides: Collection[str]) -> set[tuple
 
 
 def _check_bound(directory: RunDirectory, inputs: RunInputs) -> None:
-    inputs.anchor.check_bound(directory.path, directory.read_identity()["anchor"])
+    inputs.anchor.check_bound(directory.path, read_bound_anchor(directory))
 
 
 def _build_tower(resolved: Resolved, inputs: RunInputs) -> Tower:

@@ -13,7 +13,7 @@ import toy
 
 from modalbind import pipeline
 from modalbind.anchors.opened import OpenAnchor
-from modalbind.errors import AnchorMismatchError
+from modalbind.errors import AnchorMismatchError, CorruptFileError
 from modalbind.rundir import RunDirectory
 
 
@@ -81,6 +81,16 @@ def test_a_run_from_before_tables_were_recorded_opens(toy_world: Path, tmp_path:
     file.write_text(json.dumps(identity))
     roll(toy_world / "space.npz")
     pipeline.evaluate([run.path])
+
+
+def test_a_run_that_lost_its_fingerprint_is_damaged(toy_world: Path, tmp_path: Path) -> None:
+    run = pipeline.align(toy.build_recipe(toy_world, train={"max_steps": 2}), out=tmp_path / "run")
+    file = run.path / "run.json"
+    identity = json.loads(file.read_text())
+    del identity["anchor"]["fingerprint"]
+    file.write_text(json.dumps(identity))
+    with pytest.raises(CorruptFileError, match=r"run\.json .*fingerprint"):
+        pipeline.evaluate([run.path])
 
 
 def bound_to(anchor: OpenAnchor) -> dict[str, Any]:
