@@ -231,24 +231,24 @@ class Equalise:
         """Draw the gains."""
         gains_db = self.options.std_db * torch.randn(self.options.points, generator=generator)
         spectrum = torch.fft.rfft(sample.samples)
-        curve_db = _interpolate(gains_db, _mel_positions(len(spectrum)))
+        left, share = _between_points(len(spectrum), self.options.points)
+        curve_db = torch.lerp(gains_db[left], gains_db[left + 1], share)
         filtered = torch.fft.irfft(spectrum * 10 ** (curve_db / 20), n=sample.samples.shape[0])
         return Waveform(filtered, sample.sample_rate_hz)
 
 
-@lru_cache(maxsize=8)
-def _mel_positions(bins: int) -> Tensor:
-    """Where the bins of a spectrum up to 8 kHz lie in mel, from 0 (0 Hz) to 1."""
+@lru_cache(maxsize=64)
+def _between_points(bins: int, points: int) -> tuple[Tensor, Tensor]:
+    """Where each bin of a spectrum up to 8 kHz lies between points evenly spaced in mel.
+
+    Returns:
+        The point below it, int64 `(bins,)`, and how far it is towards the next, 0..1.
+    """
     frequency_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, bins)
     mel = torch.log1p(frequency_hz / 700)  # Kaldi's scale but for a factor
-    return mel / mel[-1].clamp_min(1e-9)
-
-
-def _interpolate(values: Tensor, positions: Tensor) -> Tensor:
-    """Linear interpolation of values that are evenly spaced on 0..1."""
-    place = positions * (len(values) - 1)
-    left = place.floor().long().clamp_max(len(values) - 2)
-    return torch.lerp(values[left], values[left + 1], place - left)
+    place = mel / mel[-1].clamp_min(1e-9) * (points - 1)
+    left = place.floor().long().clamp_max(points - 2)
+    return left, place - left
 
 
 def build_equalise(options: EqualiseOptions, modality: Modality) -> Equalise:
