@@ -112,12 +112,15 @@ def read_recipe(
     overrides: Sequence[str] = (),
     plugins: Plugins | None = None,
 ) -> Recipe:
-    """Return a recipe from whatever form it is given in; raises as `load_recipe` does."""
+    """Return a recipe from whatever form it is given in, with absolute paths as `build_request`.
+
+    Raises as `load_recipe` does.
+    """
     if isinstance(given, (str, FilePath)):
-        return load_recipe(given, overrides, plugins)
+        return _with_absolute_paths(load_recipe(given, overrides, plugins))
     raw = given.model_dump(mode="json") if isinstance(given, Recipe) else given
     plugins = load_plugins() if plugins is None else plugins
-    return check_recipe(apply_overrides(raw, overrides), "given", plugins)
+    return _with_absolute_paths(check_recipe(apply_overrides(raw, overrides), "given", plugins))
 
 
 def build_request(request: Request, plugins: Plugins) -> Recipe:

@@ -163,9 +163,10 @@ def test_infinity_is_refused(plugins):
         read_recipe({**raw, "train": {"lr": float("inf")}}, (), plugins)
 
 
-def test_read_recipe_takes_every_form(write, plugins):
+def test_read_recipe_takes_every_form(write, plugins, tmp_path):
     path = write(GOOD)
     recipe = read_recipe(path, (), plugins)
+    assert recipe.data.sources[1].options["path"] == str(tmp_path / "a.csv")
     assert read_recipe(recipe, (), plugins) == recipe
     assert read_recipe(recipe.model_dump(), ["train.lr=0.5"], plugins).train.lr == 0.5
 
