@@ -55,7 +55,7 @@ def _check_waveforms(name: str, modality: Modality) -> None:
 
 @dataclass(frozen=True)
 class RandomTruncate:
-    """Keeps a random stretch of a sample; shorter samples pass whole."""
+    """Keeps a random stretch of a sample; shorter samples pass whole, or are repeated."""
 
     options: RandomTruncateOptions
 
@@ -65,10 +65,21 @@ class RandomTruncate:
         length_s = _uniform(generator, self.options.min_s, self.options.max_s)
         size = max(1, round(length_s / step_s))
         spare = values.shape[0] - size
+        if spare < 0 and self.options.repeat:
+            return _repeat(sample, size, _integer(generator, values.shape[0]))
         if spare <= 0:
             return sample
         start = _integer(generator, spare + 1)
         return cut(sample, start, start + size)
+
+
+def _repeat(sample: Sample, size: int, start: int) -> Sample:
+    """Return `size` steps of a sample played over and over, from its step `start` on."""
+    values, _ = sample_values(sample)
+    steps = torch.arange(start, start + size) % values.shape[0]
+    if isinstance(sample, Frames):
+        return Frames(values[steps], sample.frame_ms)
+    return Waveform(values[steps], sample.sample_rate_hz)
 
 
 def build_random_truncate(options: RandomTruncateOptions, modality: Modality) -> RandomTruncate:

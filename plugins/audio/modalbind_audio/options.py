@@ -280,6 +280,9 @@ class RandomTruncateOptions(Options):
 
     min_s: float = Field(default=1.0, gt=0, description="Shortest stretch kept, in seconds.")
     max_s: float = Field(default=10.0, gt=0, description="Longest stretch kept, in seconds.")
+    repeat: bool = Field(
+        default=False, description="Play shorter samples over and over until they are long enough."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> RandomTruncateOptions:

@@ -92,6 +92,22 @@ def test_truncation_keeps_a_stretch():
     assert 6 <= len(function(frames, generator()).frames) <= 13
 
 
+def test_short_samples_are_repeated_if_asked():
+    options = RandomTruncateOptions(min_s=0.5, max_s=0.5, repeat=True)
+    function = augment.build_random_truncate(options, AUDIO)
+    short = Waveform(torch.arange(3000.0))
+    starts = set()
+    for seed in range(8):
+        found = function(short, generator(seed)).samples
+        assert found.shape == (8000,)
+        steps = found.diff()
+        assert ((steps == 1) | (steps == -2999)).all()
+        starts.add(found[0].item())
+    assert len(starts) > 4
+    frames = Frames(torch.arange(4.0).unsqueeze(1), 80.0)
+    assert function(frames, generator()).frames.shape == (6, 1)
+
+
 def test_time_shift_only_moves():
     function = augment.build_time_shift(TimeShiftOptions(max_s=0.1), AUDIO)
     ramp = Waveform(torch.arange(32_000.0))
