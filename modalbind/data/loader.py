@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from modalbind.data.collate import build_side, pad_features
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.store import SampleStore
+from modalbind.errors import BrokenSampleError
 from modalbind.types import PairBatch
 
 Augmentation = Callable[[Any, torch.Generator], Any]
@@ -152,13 +153,17 @@ class TrainingBatches:
         return drawn.tolist()
 
     def iterate(self, start_step: int, stop_step: int) -> Iterator[tuple[int, PairBatch]]:
-        """Yield `(epoch, batch)` for the steps after `start_step` up to `stop_step`."""
+        """Yield `(epoch, batch)` for the steps after `start_step` up to `stop_step`.
+
+        Raises:
+            BrokenSampleError: If a sample cannot be read, in whatever process it was tried.
+        """
         plan = [
             (step // self.steps_per_epoch, step % self.steps_per_epoch)
             for step in range(start_step, stop_step)
         ]
         loader = DataLoader(
-            self.features,
+            _ErrorsAsItems(self.features),
             batch_sampler=_PlannedBatches(self, plan),
             num_workers=self.workers,
             collate_fn=list,
@@ -166,6 +171,9 @@ class TrainingBatches:
         )
         orders: dict[int, list[int]] = {}
         for (epoch, position), features in zip(plan, loader, strict=True):
+            for item in features:
+                if isinstance(item, BrokenSampleError):
+                    raise item
             if epoch not in orders:
                 orders = {epoch: self.order(epoch)}
             indices = self.slice_order(orders[epoch], position)
@@ -209,6 +217,22 @@ class TrainingBatches:
             rows.append(bank.rows[anchor_key])
             keys.append(positive_key)
         return build_side(modality, rows, keys, bank.embeddings, weight, owned)
+
+
+class _ErrorsAsItems(Dataset["Tensor | BrokenSampleError"]):
+    """Features, or why there are none: what a loader process raises loses its type on the way."""
+
+    def __init__(self, features: FeatureSet) -> None:
+        self.features = features
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, place: tuple[int, int]) -> Tensor | BrokenSampleError:
+        try:
+            return self.features[place]
+        except BrokenSampleError as error:
+            return error
 
 
 class _PlannedBatches:

@@ -21,6 +21,7 @@ from modalbind.data.loader import (
 )
 from modalbind.data.samples import Sample, group_pairs
 from modalbind.data.store import SampleStore
+from modalbind.errors import BrokenSampleError
 from modalbind.types import Pair, PairBatch
 
 CAPTIONS = ("one", "two", "three")
@@ -134,6 +135,18 @@ def test_from_any_step_it_is_the_tail_of_the_whole(start: int) -> None:
 def test_workers_change_nothing(workers: int) -> None:
     samples = make_samples(11)
     assert read(make_batches(samples)) == read(make_batches(samples, workers=workers))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_sample_stops_training_as_what_it_is(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_sample(self: Source, key: str, modality: Any) -> Any:
+        raise BrokenSampleError("missing", f"no file for {key}")
+
+    monkeypatch.setattr(Source, "load_sample", load_sample)
+    with pytest.raises(BrokenSampleError, match=r"missing: sample '0-\d+' asked for; no file for"):
+        read(make_batches(make_samples(4), workers=workers))
 
 
 def test_all_captions_are_drawn_over_epochs() -> None:
