@@ -30,19 +30,10 @@ class Selection:
     """
 
     def __init__(self, recipe: Recipe, inputs: RunInputs, directory: RunDirectory) -> None:
-        """Select nothing unless the recipe asks for it.
-
-        Raises:
-            DataError: If it asks, and there are no validation samples.
-        """
+        """Select nothing unless the recipe asks for it."""
         self._recipe, self._inputs, self._directory = recipe, inputs, directory
         self._best = Checkpoints(directory.path / "checkpoints" / "best", keep=1)
         self.history: list[tuple[int, float]] = []
-        if recipe.train.select_every and not inputs.data.val:
-            raise DataError(
-                "train.select_every asked for a validation split; there is none; set "
-                "data.val_fraction, or mark rows with the split 'val'"
-            )
 
     @property
     def should_stop(self) -> bool:
