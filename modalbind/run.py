@@ -251,12 +251,8 @@ class AlignedSpace:
             str(self._device),
             first.resolved.anchor_options,
         )
-        if anchor.fingerprint != first.fingerprint:
-            raise AnchorMismatchError(
-                f"run {first.directory.path} is bound to anchor space {first.fingerprint[:16]}; "
-                f"{anchor.spec} is {anchor.fingerprint[:16]} now; "
-                "restore the anchor that it was aligned to"
-            )
+        for item in self._bound.values():
+            anchor.check_bound(item.directory.path, item.anchor)
         return anchor
 
     def embed(self, modality: str, inputs: Sequence[Any]) -> Tensor:

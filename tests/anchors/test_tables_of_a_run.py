@@ -14,6 +14,7 @@ import toy
 from modalbind import pipeline
 from modalbind.anchors.opened import OpenAnchor
 from modalbind.errors import AnchorMismatchError, CorruptFileError
+from modalbind.run import load
 from modalbind.rundir import RunDirectory
 
 
@@ -52,6 +53,10 @@ def test_a_swapped_table_is_refused_by_evaluate(toy_world: Path, tmp_path: Path)
     with pytest.raises(AnchorMismatchError, match=said) as caught:
         pipeline.evaluate([run.path])
     assert "\n" not in str(caught.value)
+    with pytest.raises(AnchorMismatchError, match=said):
+        pipeline.verify_anchor(run.path)
+    with pytest.raises(AnchorMismatchError, match=said):
+        load(run.path).embed("text", ["a star"])
 
 
 def test_a_swapped_table_is_refused_by_resume(
