@@ -14,10 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modalbind.api import Modality, ShapeError
+from modalbind.api import Modality
 from modalbind_audio.fitting import frame_width
 from modalbind_audio.options import FramesOptions
-from modalbind_audio.pooling import Pooling
+from modalbind_audio.pooling import Pooling, full_mask
 
 
 class ConvLayer(nn.Module):
@@ -134,13 +134,7 @@ class FrameEncoder(nn.Module):
         Raises:
             ShapeError: If the frames have another width.
         """
-        if features.ndim != 3 or features.shape[2] != self.inputs:
-            raise ShapeError(
-                f"frames of (n, time, {self.inputs}); found {tuple(features.shape)}; "
-                "set the encoder's `inputs` to the table's width"
-            )
-        if valid_mask is None:
-            valid_mask = features.new_ones(features.shape[:2], dtype=torch.bool)
+        valid_mask = full_mask(features, valid_mask, self.inputs)
         x = self.project(self.input_dropout(self.input_norm(features)))
         for layer in self.layers:
             x = layer(x, valid_mask)

@@ -9,10 +9,27 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from modalbind.api import ShapeError
 from modalbind_audio.options import FramesOptions
 
 _VARIANCE_FLOOR = 1e-5
 """Added to a variance before its root, whose gradient is infinite at zero."""
+
+
+def full_mask(features: Tensor, valid_mask: Tensor | None, inputs: int) -> Tensor:
+    """Return which frames of `(n, time, inputs)` are real, `(n, time)`; all are without a mask.
+
+    Raises:
+        ShapeError: If the frames have another width than `inputs`.
+    """
+    if features.ndim != 3 or features.shape[2] != inputs:
+        raise ShapeError(
+            f"frames of (n, time, {inputs}); found {tuple(features.shape)}; "
+            "set the encoder's `inputs` to the table's width"
+        )
+    if valid_mask is None:
+        return features.new_ones(features.shape[:2], dtype=torch.bool)
+    return valid_mask
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:

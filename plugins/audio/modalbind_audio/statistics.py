@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from modalbind.api import Modality, ShapeError
+from modalbind.api import Modality
 from modalbind_audio.fitting import frame_width
 from modalbind_audio.options import StatisticsOptions
-from modalbind_audio.pooling import segment_weights
+from modalbind_audio.pooling import full_mask, segment_weights
 
 
 class StatisticsEncoder(nn.Module):
@@ -40,13 +40,7 @@ class StatisticsEncoder(nn.Module):
         Raises:
             ShapeError: If the frames have another width.
         """
-        if features.ndim != 3 or features.shape[2] != self.inputs:
-            raise ShapeError(
-                f"frames of (n, time, {self.inputs}); found {tuple(features.shape)}; "
-                "set the encoder's `inputs` to the table's width"
-            )
-        if valid_mask is None:
-            valid_mask = features.new_ones(features.shape[:2], dtype=torch.bool)
+        valid_mask = full_mask(features, valid_mask, self.inputs)
         features = features.masked_fill(~valid_mask.unsqueeze(-1), 0.0)
         weights = segment_weights(valid_mask, self.options.segments)  # (n, s, time)
         parts = [_COMPUTE[name](features, weights) for name in self.options.statistics]
