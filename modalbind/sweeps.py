@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from modalbind.pipeline import align, evaluate, open_finished
 from modalbind.plugin_manager import load_plugins
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, resolve
-from modalbind.report import Comparison, SweepSummary, summarise, write_summary
+from modalbind.report import Comparison, RunReport, SweepSummary, summarise, write_summary
 from modalbind.reporting import build_comparison
 from modalbind.rundir import (
     RunDirectory,
@@ -69,7 +70,7 @@ def sweep(
         goes_on = resume and (path / name / "recipe.yaml").exists()
         run = align(one, out=path / name, resume=goes_on, force=force, console=console)
         reports.append(run.report)
-        write_summary(summarise(reports, name=plan.recipe.name), path)
+        write_summary(_summarise(plan, reports), path)
     return path
 
 
@@ -99,9 +100,8 @@ def evaluate_sweep(
     path: Path, *, controls: bool = False, console: Console | None = None
 ) -> SweepSummary:
     """Measure every finished run of a sweep again, as `evaluate` does, and summarise them anew."""
-    name = SweepPlan.read(path).recipe.name
     reports = [evaluate([run], controls=controls, console=console) for run in list_runs(path)]
-    summary = summarise(reports, name=name)
+    summary = _summarise(SweepPlan.read(path), reports)
     write_summary(summary, path)
     return summary
 
@@ -140,6 +140,16 @@ def compare(
         seed=0,
     )
     return build_comparison(str(run), str(other), rows)
+
+
+def _summarise(plan: SweepPlan, reports: Sequence[RunReport]) -> SweepSummary:
+    """Summarise the seeds whose folds are all there; all runs as long as no seed has them all.
+
+    A seed that has only some folds would be compared with others on other test items.
+    """
+    done = Counter(report.environment.seed for report in reports)
+    whole = [r for r in reports if done[r.environment.seed] == len(plan.folds)]
+    return summarise(whole or reports, name=plan.recipe.name)
 
 
 def _list_folds(resolved: Resolved) -> list[str]:

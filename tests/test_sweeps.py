@@ -77,6 +77,24 @@ def test_a_sweep_that_breaks_off_keeps_its_summary_and_goes_on(
     assert (path / "seed-0-fold-0" / "tower.safetensors").stat().st_mtime_ns == first
 
 
+def test_a_seed_without_all_of_its_folds_waits(
+    toy_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, align = toy.build_recipe(toy_world, train={"max_steps": 2}), pipeline.align
+
+    def fail_late(one: object, *, out: Path, **rest: object) -> object:
+        if out.name == "seed-1-fold-1":
+            raise NonFiniteError("a finite loss asked for; found nan; lower train.lr")
+        return align(one, out=out, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sweeps, "align", fail_late)
+    with pytest.raises(NonFiniteError):
+        sweeps.sweep(recipe, seeds=(0, 1), folds="all", out=tmp_path / "sweep")
+    assert (tmp_path / "sweep" / "seed-1-fold-0" / "report.json").exists()
+    summary = read_summary(tmp_path / "sweep")
+    assert (summary.seeds, summary.folds, summary.n_runs) == ((0,), ("0", "1", "2"), 3)
+
+
 def test_a_fold_that_is_not_there_is_refused_before_any_is_trained(
     toy_world: Path, tmp_path: Path
 ) -> None:
