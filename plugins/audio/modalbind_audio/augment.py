@@ -232,8 +232,8 @@ class Equalise:
     stays as it is.
 
     Source:
-        The idea and the domain are those of Nam et al. 2022, FilterAugment (arXiv 2110.03282),
-        `linear` type; gains here are normal instead of uniform, and points even instead of random.
+        The idea and the domain are those of FilterAugment (2022, arXiv 2110.03282), its `linear`
+        type; gains here are normal instead of uniform, and points even instead of random.
     """
 
     options: EqualiseOptions
