@@ -132,11 +132,13 @@ def _group_rows(rows: Sequence[RetrievalRow]) -> list[tuple[str, str, list[Retri
 
 
 def _count_above_chance(rows: Sequence[RetrievalRow]) -> list[tuple[str, int, int]]:
-    """Return for each group: how many rows lie above chance, of how many."""
-    return [
-        (key, sum(row.metrics.recall_at_10.verdict == "" for row in found), len(found))
-        for key, _, found in _group_rows(rows)
-    ]
+    """Return for each group: how many rows lie above chance, of how many that can."""
+    counts = []
+    for key, _, found in _group_rows(rows):
+        verdicts = [row.metrics.recall_at_10.verdict for row in found]
+        if told := [verdict for verdict in verdicts if verdict != "chance is 1"]:
+            counts.append((key, told.count(""), len(told)))
+    return counts
 
 
 def _direction_charts(rows: Sequence[RetrievalRow]) -> list[BarChart]:

@@ -38,8 +38,10 @@ class Metric(Part):
     ci95: Interval = Field(description="Interval of 95 % over groups of test items.")
 
     @property
-    def verdict(self) -> Literal["", "at chance", "below chance"]:
-        """Say so if the interval does not lie above chance."""
+    def verdict(self) -> Literal["", "at chance", "below chance", "chance is 1"]:
+        """Say so if the interval does not lie above chance, or cannot: the pool is that small."""
+        if self.chance >= 1:
+            return "chance is 1"
         if self.ci95[0] > self.chance:
             return ""
         return "below chance" if self.ci95[1] < self.chance else "at chance"

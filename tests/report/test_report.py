@@ -229,6 +229,16 @@ def test_verdicts():
     assert make_metric(0.8).verdict == ""
     assert make_metric(0.05).verdict == "at chance"
     assert make_metric(0.01, half=0.01).verdict == "below chance"
+    assert make_metric(1.0, chance=1.0).verdict == "chance is 1"
+
+
+def test_a_pool_of_ten_is_not_counted_as_at_chance():
+    """Recall@10 of a pool of at most ten is 1 whatever the embeddings are."""
+    small = make_row(0.6, language=None, target="image", trained=False)
+    metrics = small.metrics.model_copy(update={"recall_at_10": make_metric(1.0, chance=1.0)})
+    page = render_html(make_report((make_row(), small.model_copy(update={"metrics": metrics}))))
+    assert "1 of 1" in page and "0 of 1" not in page
+    assert "chance is 1" in page
 
 
 def test_groups_of_rows():
