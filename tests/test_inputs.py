@@ -41,10 +41,7 @@ class Weights:
     """An anchor that has weights and must read what it embeds."""
 
     spec = name = "weights"
-    dim, modalities, fingerprint = 4, ("text", "image"), "f" * 64
-
-    def verify(self) -> tuple[str, str]:
-        return self.fingerprint, "weights"
+    dim, modalities, fingerprint, is_table = 4, ("text", "image"), "f" * 64, False
 
     def embed(self, modality: str, items: Sequence[AnchorItem], on_progress: Any) -> torch.Tensor:
         for item in items:

@@ -301,6 +301,11 @@ class OpenAnchor:
                 "restore the table that it was aligned to"
             )
 
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a table of vectors: such a space reads keys, never files."""
+        return self._space is not None and self._space.is_table
+
     def verify(self) -> tuple[str, VerifiedBy]:
         """Return the fingerprint as it is now, and what it was read from.
 
@@ -310,7 +315,7 @@ class OpenAnchor:
         """
         if self._space is None:
             return self.fingerprint, "cache"
-        return self._space.compute_fingerprint(), "table" if self._space.is_table else "weights"
+        return self._space.compute_fingerprint(), "table" if self.is_table else "weights"
 
 
 def _list_tables(space: AnchorSpace | None) -> tuple[tuple[str, str], ...]:

@@ -106,11 +106,14 @@ def plan_test(samples: Sequence[Sample], links: Sequence[Link], link_source: int
 
 
 def _join_groups(samples: Sequence[Sample], labels: Sequence[int]) -> Callable[[int], str]:
-    """Return what tells the group of a label: labels of one recording belong together."""
+    """Return what tells the group of a label: labels of one recording belong together.
+
+    It is named after a sample in it, as labels have other numbers in another test.
+    """
     union = _Union()
     for sample, label in zip(samples, labels, strict=True):
-        union.join(f"label {label}", f"group {name_group(sample)}")
-    return lambda label: str(union.label(f"label {label}"))
+        union.join(name_group(sample), f"label {label}")
+    return lambda label: union.root(f"label {label}")
 
 
 def name_group(sample: Sample) -> str:
@@ -166,7 +169,7 @@ class _Union:
         self._parent: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
 
-    def _root(self, key: str) -> str:
+    def root(self, key: str) -> str:
         self._parent.setdefault(key, key)
         while self._parent[key] != key:
             self._parent[key] = self._parent[self._parent[key]]
@@ -174,8 +177,8 @@ class _Union:
         return key
 
     def join(self, first: str, second: str) -> None:
-        self._parent[self._root(second)] = self._root(first)
+        self._parent[self.root(second)] = self.root(first)
 
     def label(self, key: str) -> int:
-        root = self._root(key)
+        root = self.root(key)
         return self._numbers.setdefault(root, len(self._numbers))

@@ -111,6 +111,15 @@ def test_items_of_one_recording_are_one_group() -> None:
     assert german["anderes", "de"] not in groups.values(), "nobody's is a group of its own"
 
 
+def test_a_group_has_the_same_name_in_every_test() -> None:
+    """Folds are pooled by group, and number their labels each from 0."""
+    rows = [Pair("1", "x", group="r"), Pair("2", "y", group="s")]
+    first = find(plan_test(make(*rows), []), "text", "en")
+    second = find(plan_test(make(rows[1]), []), "text", "en")
+    assert first.groups == ("0/r", "0/s")
+    assert second.groups == ("0/s",)
+
+
 def test_groups_of_two_data_sets_are_never_one() -> None:
     samples = [*make(Pair("1", "x", group="g")), *make(Pair("1", "y", group="g"), source=1)]
     first, second = find(plan_test(samples, []), "text", "en").groups
