@@ -1,5 +1,21 @@
-"""The one door for plugins: everything that a plugin may import, and nothing else."""
+"""The one door for plugins: everything that a plugin may import, and nothing else.
 
+Importing it imports nothing heavy: names that need numpy, Pillow or torch are opened when they are
+first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from modalbind.data.options import (
+    LabelledOptions,
+    PublishedOptions,
+    SplitName,
+    Templates,
+    path_pattern,
+)
 from modalbind.errors import (
     AnchorError,
     BrokenSampleError,
@@ -27,7 +43,25 @@ from modalbind.interfaces import (
     Options,
     PairedDataset,
 )
+from modalbind.maps.options import (
+    AnchorTowerOptions,
+    ConvMapOptions,
+    CropOptions,
+    EraseOptions,
+    FlipOptions,
+    NoiseOptions,
+    TimmMapOptions,
+)
 from modalbind.types import AnchorItem, AnchorSide, Pair, PairBatch
+
+if TYPE_CHECKING:
+    from modalbind.data.published import Publication, PublishedFolder, PublishedItem, label_texts
+    from modalbind.encoders.fitting import find_weights, split_by_depth
+    from modalbind.maps.augment import build_crop, build_erase, build_flip, build_noise
+    from modalbind.maps.encoders import build_anchor_tower, build_conv_map, build_timm_map
+    from modalbind.maps.reading import read_map
+    from modalbind.maps.sample import MapSample, change_values, check_map, resize_map, split_valid
+    from modalbind.world import render_depth, render_heat
 
 __all__ = [
     "API_VERSION",
@@ -36,18 +70,26 @@ __all__ = [
     "AnchorSide",
     "AnchorSpace",
     "AnchorSpec",
+    "AnchorTowerOptions",
     "AugmentationSpec",
     "BrokenSampleError",
+    "ConvMapOptions",
+    "CropOptions",
     "DataError",
     "DatasetSpec",
     "Encoder",
     "EncoderSpec",
+    "EraseOptions",
+    "FlipOptions",
     "InputError",
+    "LabelledOptions",
     "ManifestError",
+    "MapSample",
     "ModalbindError",
     "Modality",
     "ModalitySpec",
     "NoOptions",
+    "NoiseOptions",
     "NonFiniteError",
     "Objective",
     "ObjectiveSpec",
@@ -55,6 +97,65 @@ __all__ = [
     "Pair",
     "PairBatch",
     "PairedDataset",
+    "Publication",
+    "PublishedFolder",
+    "PublishedItem",
+    "PublishedOptions",
     "ShapeError",
+    "SplitName",
+    "Templates",
+    "TimmMapOptions",
+    "build_anchor_tower",
+    "build_conv_map",
+    "build_crop",
+    "build_erase",
+    "build_flip",
+    "build_noise",
+    "build_timm_map",
+    "change_values",
+    "check_map",
+    "find_weights",
     "hookimpl",
+    "label_texts",
+    "path_pattern",
+    "read_map",
+    "render_depth",
+    "render_heat",
+    "resize_map",
+    "split_by_depth",
+    "split_valid",
 ]
+
+
+_LAZY: dict[str, str] = {
+    "MapSample": "modalbind.maps.sample",
+    "Publication": "modalbind.data.published",
+    "PublishedFolder": "modalbind.data.published",
+    "PublishedItem": "modalbind.data.published",
+    "build_anchor_tower": "modalbind.maps.encoders",
+    "build_conv_map": "modalbind.maps.encoders",
+    "build_crop": "modalbind.maps.augment",
+    "build_erase": "modalbind.maps.augment",
+    "build_flip": "modalbind.maps.augment",
+    "build_noise": "modalbind.maps.augment",
+    "build_timm_map": "modalbind.maps.encoders",
+    "change_values": "modalbind.maps.sample",
+    "check_map": "modalbind.maps.sample",
+    "find_weights": "modalbind.encoders.fitting",
+    "label_texts": "modalbind.data.published",
+    "read_map": "modalbind.maps.reading",
+    "render_depth": "modalbind.world",
+    "render_heat": "modalbind.world",
+    "resize_map": "modalbind.maps.sample",
+    "split_by_depth": "modalbind.encoders.fitting",
+    "split_valid": "modalbind.maps.sample",
+}
+"""Where the names lie whose modules are too heavy for the list of plugins."""
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name in _LAZY:
+            return getattr(import_module(_LAZY[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ Specs are frozen, light and import nothing heavy: factories are named by import 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -44,6 +44,8 @@ class Spec:
         api_version: `API_VERSION` that the plugin was written for.
         options: Model of the options; defaults live there and nowhere else.
         build: Import string of the factory; what it takes and returns is said by the subclass.
+        example: Options that build it small and with no download; `modalbind plugins check`
+            builds it with these, and with the quick start's where that uses it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Spec:
     api_version: int
     build: str
     options: type[Options] = NoOptions
+    example: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +78,20 @@ class ModalitySpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec(Spec):
-    """An encoder for one modality. `build(options, modality) -> Encoder`."""
+    """An encoder for one modality. `build(options, modality) -> Encoder`.
+
+    Attributes:
+        modality: Whose features it takes.
+        starts_from: Modality of the anchor space whose own tower it starts from, such as `image`;
+            then `build(options, modality, exported)`, where `exported` is the file that the
+            anchor wrote of it (safetensors, with the architecture as JSON in its metadata), or
+            None when a finished run is opened by its `portable_options`.
+        example_modality: Options of that modality that fit `example`, beside the quick start's.
+    """
 
     modality: str
+    starts_from: str = ""
+    example_modality: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,15 +115,24 @@ class AugmentationSpec(Spec):
         stage: `sample` takes what `Modality.load` returns; `features` takes one sample's
             features; `batch` takes a `PairBatch`. It never changes its argument, and draws
             randomness from the `torch.Generator` that it is given and from nothing else.
+        example_modality: Options of the modality that fit `example`, beside the quick start's.
     """
 
     modality: str
     stage: Literal["sample", "features", "batch"]
+    example_modality: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnchorSpec(Spec):
-    """A kind of anchor space. `build(source, tag, options) -> AnchorSpace`."""
+    """A kind of anchor space. `build(source, tag, options) -> AnchorSpace`.
+
+    Attributes:
+        example_source: What follows `kind:` in the spec of a small space of this kind that needs
+            no download; empty if there is none.
+    """
+
+    example_source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +229,10 @@ class AnchorSpace(Protocol):
 
     Invariant: nothing about it changes after it is built; `compute_fingerprint` reads the live
     weights each time that it is called, so that the claim can be checked.
+
+    Optional: `copy_tower(modality) -> (architecture, weights)`, a JSON-able description and a
+    state dict of its own tower of that modality, for encoders that start from it
+    (`EncoderSpec.starts_from`). They get a copy in a file, never the anchor.
     """
 
     name: str
@@ -231,5 +258,7 @@ Objective = Callable[..., Any]
 `modality` `(n, dim)` and `anchor` `(m, dim)` unit norm; `positives` float `(n, m)`, rows sum to
 one or zero; `excluded` bool `(n, m)`; `scale` and `bias` scalar tensors. Returns a scalar in nats.
 It carries `initial_scale: float`, `learn_scale: bool`, `max_scale: float`, `initial_bias: float |
-None` (None: no bias) for whoever owns those parameters.
+None` (None: no bias) for whoever owns those parameters, and may carry `side_scales: Mapping[str,
+float]`, the initial scale of single anchor sides. `chance(positives, excluded) -> float` is the
+loss of embeddings that know nothing, NaN if it cannot be told.
 """

@@ -108,7 +108,7 @@ class StepResult:
         chance_loss: Loss of embeddings that know nothing, such as `ln` of the candidate count;
             None if the objective cannot tell.
         lr: Learning rate of the head.
-        scale: 1 / temperature.
+        scale: 1 / temperature, of the first anchor side.
         grad_norm: Before clipping.
         samples: Rows seen in this step, over all processes.
     """

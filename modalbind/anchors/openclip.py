@@ -191,6 +191,20 @@ class OpenClipSpace:
         raw = self._encode_texts(contents) if modality == "text" else self._encode_images(contents)
         return unit_norm(raw)
 
+    def copy_tower(self, modality: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return architecture and weights of the image tower, for an encoder to start from.
+
+        Raises:
+            AnchorError: If another tower is asked for.
+        """
+        check_modality(self.name, modality, ("image",))
+        architecture = {
+            "embed_dim": self.dim,
+            "vision_cfg": self._config["vision_cfg"],
+            "quick_gelu": bool(self._config.get("quick_gelu", False)),
+        }
+        return architecture, dict(self._model.visual.state_dict())
+
     @exact()
     def _encode_texts(self, texts: list[str]) -> Tensor:
         tokens = self._tokenizer(texts)

@@ -6,16 +6,19 @@ bits.
 
 from __future__ import annotations
 
-import importlib
+import json
 import logging
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor
 
 from modalbind.anchors.cache import AnchorCache
@@ -26,6 +29,7 @@ from modalbind.anchors.shards import DamagedFileError, Keys, Vectors, as_keys
 from modalbind.anchors.spec import AnchorName
 from modalbind.errors import AnchorError, AnchorMismatchError, ShapeError
 from modalbind.interfaces import AnchorSpace, AnchorSpec, Options
+from modalbind.plugin_manager import build
 from modalbind.types import AnchorItem
 
 if TYPE_CHECKING:
@@ -124,9 +128,8 @@ class OpenAnchor:
             check_probes(space, folder)
 
     def _build(self) -> AnchorSpace:
-        module, _, function = self._kind.build.partition(":")
-        factory = getattr(importlib.import_module(module), function)
-        space: AnchorSpace = factory(self._source.source, self._source.tag, self._options)
+        source = self._source
+        space: AnchorSpace = build(self._kind, source.source, source.tag, self._options)
         return space
 
     def _open_weights(self) -> AnchorSpace:
@@ -300,6 +303,30 @@ class OpenAnchor:
                 f"{', '.join(_name_table(*table) for table in self.tables)} now; "
                 "restore the table that it was aligned to"
             )
+
+    @contextmanager
+    def exported_tower(self, modality: str) -> Iterator[Path]:
+        """Write the anchor's own tower of a modality to a file that lives as long as the context.
+
+        Yields:
+            A safetensors file; its metadata has `architecture` (JSON) and `fingerprint`.
+
+        Raises:
+            AnchorError: If the weights cannot be opened, or this kind of anchor exports none.
+        """
+        space: Any = self._open_weights()
+        if not hasattr(space, "copy_tower"):
+            raise AnchorError(
+                f"the {modality} tower of {self.spec} asked for; anchors of kind "
+                f"'{self._kind.name}' export none; choose an encoder that does not start from it"
+            )
+        architecture, weights = space.copy_tower(modality)
+        metadata = {"architecture": json.dumps(architecture), "fingerprint": self.fingerprint}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+        with tempfile.TemporaryDirectory(prefix="modalbind-") as folder:
+            path = Path(folder) / f"{modality}-tower.safetensors"
+            save_file(tensors, path, metadata)
+            yield path
 
     @property
     def is_table(self) -> bool:

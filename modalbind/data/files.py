@@ -6,7 +6,7 @@ No path leaves the root: not by `..`, not by an absolute path, not through a lin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,8 @@ def join_inside(root: Path, key: str) -> Path:
     if Path(key).is_absolute() or not is_inside:
         raise ManifestError(
             f"path '{key}' asked for; it lies outside the data root {root}; "
-            "use paths relative to the root, or name a higher folder with --root"
+            "use paths relative to the root, copy what a link leads to, or name a higher folder "
+            "with --root"
         )
     return path
 
@@ -65,12 +66,29 @@ def text_item(text: str, language: str | None = None) -> AnchorItem:
     return AnchorItem(text, digest, partial(str, text), language)
 
 
+@dataclass(frozen=True, slots=True)
+class SampleReader:
+    """How samples are read that are no files of their own, such as rows of one large file.
+
+    Both are called with a key and the modality, from several threads and from worker processes:
+    they must be picklable (functions of a module, or `functools.partial` of such).
+
+    Attributes:
+        load: Returns the plugin's own sample type; raises `BrokenSampleError`.
+        hash: Returns 32 bytes that identify the sample's content and all that `load` depends on.
+    """
+
+    load: Callable[[str, Modality], Any]
+    hash: Callable[[str, Modality], bytes]
+
+
 @dataclass(frozen=True)
 class FileDataset:
     """Pairs whose samples and pictures are files below `root`.
 
     Attributes:
         manifest_hash: SHA-256 of the list that they were read from, in hex digits.
+        reader: Reads samples that are no files of their own; None reads each as a file.
     """
 
     name: str
@@ -78,6 +96,7 @@ class FileDataset:
     root: Path
     rows: tuple[Pair, ...]
     manifest_hash: str = ""
+    reader: SampleReader | None = None
 
     def pairs(self) -> Sequence[Pair]:
         """Return all rows, in file order."""
@@ -85,10 +104,14 @@ class FileDataset:
 
     def load_sample(self, key: str, modality: Modality) -> Any:
         """Read one sample through its plugin."""
+        if self.reader is not None:
+            return self.reader.load(key, modality)
         return modality.load(join_inside(self.root, key), key)
 
     def sample_hash(self, key: str, modality: Modality) -> bytes:
         """Return 32 bytes that identify the sample's content."""
+        if self.reader is not None:
+            return self.reader.hash(key, modality)
         return modality.content_hash(join_inside(self.root, key), key)
 
     def anchor_item(self, modality: str, key: str, language: str | None = None) -> AnchorItem:

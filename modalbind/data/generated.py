@@ -36,7 +36,7 @@ def build(options: WorldOptions, root: Path | None, modality: ModalitySpec) -> W
             f"generated world asked for modality '{modality.name}'; its plugin cannot render a "
             "scene; name your own pairs with --data"
         )
-    return WorldDataset(options, modality.perceives)
+    return WorldDataset(options, options.perceives or modality.perceives)
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,14 @@ class Link:
         key: The text, or the picture's path below the data root.
         positive_key: What it shows or says.
         language: Of a text, else None.
+        source: Index of the data set that reads the picture.
     """
 
     modality: str
     key: str
     positive_key: str
     language: str | None = None
+    source: int = 0
 
 
 def read_links(path: Path) -> list[Link]:

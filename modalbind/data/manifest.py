@@ -36,6 +36,12 @@ def build(options: ManifestOptions, root: Path | None, modality: ModalitySpec) -
     """
     path = Path(options.path).expanduser()
     rows = read_rows(path)
+    if options.skip_empty:
+        rows = [row for row in rows if row.get(modality.name, "") or modality.name not in row]
+        if not rows:
+            raise ManifestError(
+                f"column '{modality.name}' asked of {path}; it is empty in every row; name samples"
+            )
     folder = root if root is not None else path.parent
     for row in rows:
         for column in (modality.name, "image"):

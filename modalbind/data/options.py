@@ -1,8 +1,14 @@
-"""Options of the core's own data sets."""
+"""Options of the core's own data sets, and what options of published ones share.
+
+Light: nothing here reads a file or imports more than pydantic.
+"""
 
 from __future__ import annotations
 
-from pydantic import Field
+from string import Formatter
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from modalbind.interfaces import Options
 
@@ -23,6 +29,10 @@ class ManifestOptions(DatasetOptions):
     )
     name: str = Field(default="", description="Name in the report; empty takes the file's.")
     licence: str = Field(default="", description="Licence of the data, stated in the report.")
+    skip_empty: bool = Field(
+        default=False,
+        description="Leave out rows that name no sample of this modality; else they are refused.",
+    )
 
 
 class WorldOptions(DatasetOptions):
@@ -36,4 +46,83 @@ class WorldOptions(DatasetOptions):
     seed: int = Field(default=0, ge=0, description="Which scenes are drawn.")
     captions: int = Field(
         default=3, ge=1, description="English phrasings of a training scene, one drawn an epoch."
+    )
+    perceives: tuple[str, ...] = Field(
+        default=(),
+        description="Attributes in which scenes differ and that captions mention; empty: all that "
+        "the modality senses.",
+    )
+
+
+SplitName = Literal["train", "val", "test"]
+
+
+class PublishedOptions(DatasetOptions):
+    """What all published data sets have in common."""
+
+    folder: str = Field(
+        default=".", description="Folder of the data set; relative to the data root."
+    )
+    language: str = Field(default="en", description="Language tag of the texts.")
+    similarity_file: str | None = Field(
+        default=None,
+        description="CSV with columns `key,similarity` for data.min_similarity; a key is the "
+        "published id or the sample's path. Relative to the data set's folder.",
+    )
+    similarity_default: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="Similarity of samples that the file lacks, or of all without a file.",
+    )
+    only_existing: bool = Field(
+        default=False, description="Leave out samples whose file is absent."
+    )
+
+
+def path_pattern(*names: str) -> AfterValidator:
+    """Return the check of an option that says how the user's files are named.
+
+    For sets that publish no files, or in many archives: the path has names in braces, which the
+    adapter fills by `str.format`. Plain names only: `{id.__class__}` or `{id:>999999999}` have no
+    business in a path.
+
+    Args:
+        names: What the adapter can fill in.
+
+    Example:
+        >>> class MyOptions(PublishedOptions):
+        ...     image: Annotated[str, path_pattern("id", "split")] = "rgb/{split}/{id}.png"
+    """
+    known = ", ".join(f"{{{name}}}" for name in names)
+
+    def check_pattern(pattern: str) -> str:
+        for _, name, spec, conversion in Formatter().parse(pattern):
+            if name is not None and (name not in names or spec or conversion):
+                raise ValueError(f"pattern has '{{{name}}}'; use plain {known}")
+        return pattern
+
+    return AfterValidator(check_pattern)
+
+
+def _check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:
+    for template in templates:
+        if "{label}" not in template:
+            raise ValueError(f"template '{template}' lacks {{label}}")
+    return templates
+
+
+Templates = Annotated[tuple[str, ...], AfterValidator(_check_templates)]
+"""Type of an option for prompt templates."""
+
+
+class LabelledOptions(PublishedOptions):
+    """For sets that publish labels and no texts: templates make the texts."""
+
+    templates: Templates = Field(
+        default=(), description="Texts with `{label}`; empty takes the plugin's English ones."
+    )
+    split: SplitName | None = Field(
+        default=None,
+        description="Split that all samples count as; none leaves the choice to data.test_fold.",
     )

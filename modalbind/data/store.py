@@ -89,6 +89,8 @@ def count_bytes(sample: Any) -> int:
     if hasattr(sample, "nbytes"):
         return int(sample.nbytes)
     values = list(vars(sample).values()) if hasattr(sample, "__dict__") else []
-    values += [getattr(sample, name) for name in getattr(sample, "__slots__", ())]
+    # A subclass lists its own slots alone.
+    slots = [name for kind in type(sample).__mro__ for name in getattr(kind, "__slots__", ())]
+    values += [getattr(sample, name) for name in slots if hasattr(sample, name)]
     sizes = [int(value.nbytes) for value in values if hasattr(value, "nbytes")]
     return sum(sizes) if sizes else 2**62

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from modalbind.errors import RecipeError
 from modalbind.recipe.schema import HeadSection
 
 
@@ -50,11 +51,21 @@ def build_head(section: HeadSection, width: int, dim: int) -> nn.Module:
         width: Of the encoder's pooled output.
         dim: Of the anchor space.
 
+    Raises:
+        RecipeError: If there is to be none, and the encoder's width is not the anchor's dim.
+
     Example:
         >>> head = build_head(HeadSection(kind="mlp", hidden=8), width=4, dim=3)
         >>> [tuple(weight.shape) for weight in head.parameters()]
         [(8, 4), (8,), (3, 8), (3,)]
     """
+    if section.kind == "none":
+        if width != dim:
+            raise RecipeError(
+                f"head.kind none asked for; the encoder ends in {width} numbers, the anchor space "
+                f"has {dim}; set head.kind to linear"
+            )
+        return nn.Identity()
     if section.kind == "linear":
         return LinearHead(width, dim, section.bias, section.dropout)
     return MlpHead(width, dim, section.hidden or width, section.bias, section.dropout)

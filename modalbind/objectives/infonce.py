@@ -6,7 +6,8 @@ Axes: `n` rows of the modality, `m` anchor embeddings (columns), `dim` the ancho
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -111,6 +112,7 @@ class InfoNce:
         direction: Who asks.
         label_smoothing: Share of the target spread over all candidates.
         schedule: Temperature over the run, or None.
+        side_scales: `initial_scale` of single anchor sides.
     """
 
     initial_scale: float
@@ -119,6 +121,7 @@ class InfoNce:
     direction: Direction = "both"
     label_smoothing: float = 0.0
     schedule: TemperatureSchedule | None = None
+    side_scales: Mapping[str, float] = field(default_factory=dict)
     initial_bias: None = None
 
     def __call__(
@@ -174,6 +177,7 @@ def build(options: InfoNceOptions) -> InfoNce:
     """Build the objective from its options."""
     return InfoNce(
         initial_scale=1 / options.temperature,
+        side_scales={side: 1 / value for side, value in options.side_temperatures.items()},
         learn_scale=options.learn,
         max_scale=options.max_scale,
         direction=options.direction,

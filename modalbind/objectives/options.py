@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from modalbind.interfaces import Options
+
+SideTemperatures = dict[str, Annotated[float, Field(gt=0)]]
+"""Temperature at the start by anchor side."""
 
 
 class TemperatureSchedule(Options):
@@ -29,7 +32,12 @@ class InfoNceOptions(Options):
     temperature: float = Field(
         default=0.07, gt=0, description="At the start; divides the cosine similarity."
     )
-    learn: bool = Field(default=True, description="Whether the temperature is learned.")
+    side_temperatures: SideTemperatures = Field(
+        default_factory=dict,
+        description="The same for single anchor sides (`image: 0.2`); the others take "
+        "`temperature`. Each side has a temperature of its own, learned or not.",
+    )
+    learn: bool = Field(default=True, description="Whether temperatures are learned.")
     schedule: TemperatureSchedule | None = Field(
         default=None, description="Temperature over the run; needs `learn: false`."
     )
@@ -45,10 +53,12 @@ class InfoNceOptions(Options):
 
     @model_validator(mode="after")
     def _check_temperature(self) -> InfoNceOptions:
-        _check_scale(self.temperature, self.max_scale)
+        _check_scale(self.max_scale, self.temperature, *self.side_temperatures.values())
         if self.schedule is None:
             return self
-        _check_scale(self.schedule.final, self.max_scale)
+        if self.side_temperatures:
+            raise ValueError("schedule asked; side_temperatures stay what they are; drop one")
+        _check_scale(self.max_scale, self.schedule.final)
         if self.learn:
             raise ValueError("schedule asked; learn is true as well; set learn: false")
         return self
@@ -59,6 +69,11 @@ class SigmoidOptions(Options):
 
     temperature: float = Field(
         default=0.1, gt=0, description="At the start; divides the cosine similarity."
+    )
+    side_temperatures: SideTemperatures = Field(
+        default_factory=dict,
+        description="The same for single anchor sides (`image: 0.2`); the others take "
+        "`temperature`. Each side has a temperature and a bias of its own.",
     )
     bias: float = Field(
         default=-10.0,
@@ -71,7 +86,7 @@ class SigmoidOptions(Options):
 
     @model_validator(mode="after")
     def _check_temperature(self) -> SigmoidOptions:
-        _check_scale(self.temperature, self.max_scale)
+        _check_scale(self.max_scale, self.temperature, *self.side_temperatures.values())
         return self
 
 
@@ -84,9 +99,10 @@ class RegressionOptions(Options):
     )
 
 
-def _check_scale(temperature: float, max_scale: float) -> None:
-    if 1 / temperature > max_scale * (1 + 1e-6):
-        raise ValueError(
-            f"temperature {temperature:g} asked; its scale {1 / temperature:g} is above max_scale "
-            f"{max_scale:g}; raise one of them"
-        )
+def _check_scale(max_scale: float, *temperatures: float) -> None:
+    for temperature in temperatures:
+        if 1 / temperature > max_scale * (1 + 1e-6):
+            raise ValueError(
+                f"temperature {temperature:g} asked; its scale {1 / temperature:g} is above "
+                f"max_scale {max_scale:g}; raise one of them"
+            )

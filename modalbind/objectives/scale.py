@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class LogitScale(nn.Module):
-    """Holds the scale (1 / temperature) and bias of one objective.
+    """Holds the scale (1 / temperature) and bias of an objective towards one anchor side.
 
     The parameter stored is the log of the scale, so that a step changes the temperature by a
     ratio. `clamp_` belongs after every optimizer step: clamping the parameter, unlike clamping
@@ -18,6 +18,7 @@ class LogitScale(nn.Module):
 
     Args:
         objective: Anything with the attributes of `modalbind.interfaces.Objective`.
+        side: Anchor side that it is for; the objective may name a scale for it (`side_scales`).
 
     Attributes:
         log_scale: Scalar float32.
@@ -31,15 +32,14 @@ class LogitScale(nn.Module):
         (10.0, 0.0)
     """
 
-    def __init__(self, objective: Any) -> None:
+    def __init__(self, objective: Any, side: str = "") -> None:
         """Start from what the objective says."""
         super().__init__()
         learn = bool(objective.learn_scale)
         self._scale_at = getattr(objective, "scale_at", None)
         self.max_log_scale = math.log(objective.max_scale)
-        self.log_scale = nn.Parameter(
-            torch.tensor(math.log(objective.initial_scale)), requires_grad=learn
-        )
+        initial = getattr(objective, "side_scales", {}).get(side, objective.initial_scale)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(initial)), requires_grad=learn)
         self.bias: nn.Parameter | None = None
         if objective.initial_bias is not None:
             self.bias = nn.Parameter(

@@ -6,7 +6,8 @@ Axes: `n` rows of the modality, `m` anchor embeddings (columns), `dim` the ancho
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -99,12 +100,14 @@ class Sigmoid:
         learn_scale: Whether scale and bias are parameters.
         max_scale: Upper bound of a learned scale.
         initial_bias: Logit bias at the start.
+        side_scales: `initial_scale` of single anchor sides.
     """
 
     initial_scale: float
     learn_scale: bool
     max_scale: float
     initial_bias: float
+    side_scales: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -127,6 +130,7 @@ def build(options: SigmoidOptions) -> Sigmoid:
     """Build the objective from its options."""
     return Sigmoid(
         initial_scale=1 / options.temperature,
+        side_scales={side: 1 / value for side, value in options.side_temperatures.items()},
         learn_scale=options.learn,
         max_scale=options.max_scale,
         initial_bias=options.bias,

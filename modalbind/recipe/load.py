@@ -222,6 +222,7 @@ class _Chooser:
         augmentations = self._choices(
             ("augment",), raw.get("augment"), lambda kind: plugins.augmentation(kind, name)
         )
+        self._check_sides(_mapping(raw.get("anchor")), objective)
         if recipe is None or self.mistakes:
             return None
         chosen: tuple[Any, ...] = (*encoder, datasets, augmentations, *anchor, *objective)
@@ -239,6 +240,14 @@ class _Chooser:
             return None
         options = self._options(spec, _mapping(section.get("options")), ("anchor", "options"))
         return spec, name.source, name.tag, options
+
+    def _check_sides(self, anchor: Mapping[str, Any], objective: Any) -> None:
+        """Refuse temperatures of anchor sides that the recipe does not train against."""
+        named = getattr(objective[1], "side_temperatures", {}) if objective else {}
+        sides = _mapping(anchor.get("sides", AnchorSection().sides))
+        for side in sorted(set(named) - set(sides)):
+            found = f"is none of anchor.sides, {', '.join(map(str, sides))}"
+            self.mistakes.append(Mistake(("objective", "side_temperatures", side), found))
 
     def _choices(self, path: Path, raw: Any, find: Find) -> tuple[Any, ...]:
         rows = raw if isinstance(raw, list) else []

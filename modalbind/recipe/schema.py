@@ -131,7 +131,10 @@ class LoraSection(Section):
 class HeadSection(Section):
     """The projection from the encoder's width to the anchor's dim."""
 
-    kind: Literal["linear", "mlp"] = Field(default="linear", description="Its form.")
+    kind: Literal["linear", "mlp", "none"] = Field(
+        default="linear",
+        description="Its form; `none` for an encoder that already ends in the anchor's dim.",
+    )
     hidden: int = Field(default=0, ge=0, description="Width inside `mlp`; 0 = the encoder's.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Before the last layer.")
     bias: bool = Field(default=True, description="Whether linear layers have one.")

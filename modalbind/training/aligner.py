@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor
+from torch import Tensor, nn
 
 from modalbind.data.loader import derive_seed
 from modalbind.encoders import Tower
@@ -31,6 +31,9 @@ OPTIMIZER_PREFIX = "optimizer."
 TOWER_PREFIX = "tower."
 SCALE_PREFIX = "scale."
 
+Scales = Mapping[str, tuple[Tensor, Tensor]]
+"""Scale and bias by anchor side."""
+
 
 class Aligner:
     """Trains a tower towards anchor embeddings.
@@ -46,14 +49,20 @@ class Aligner:
         section: TrainSection,
         accelerator: Accelerator,
         *,
+        sides: Sequence[str],
         total_steps: int,
         seed: int,
     ) -> None:
-        """Prepare the tower for the device and build its optimizer."""
+        """Prepare the tower for the device and build its optimizer.
+
+        Each anchor side has a scale of its own: cosines with texts and with pictures differ in
+        range, as the modality gap does.
+        """
         self.objective, self.section, self.accelerator = objective, section, accelerator
         self.total_steps, self.seed = total_steps, seed
-        self.scale = LogitScale(objective).to(accelerator.device)
-        trained = [p for p in self.scale.parameters() if p.requires_grad]
+        self.scales = nn.ModuleDict({side: LogitScale(objective, side) for side in sides})
+        self.scales.to(accelerator.device)
+        trained = [p for p in self.scales.parameters() if p.requires_grad]
         optimizer = build_optimizer(tower.to(accelerator.device), trained, section)
         self.plain_tower = tower
         self.tower, self.optimizer = accelerator.prepare(tower, optimizer)
@@ -73,24 +82,26 @@ class Aligner:
     def _take_step(self, step: int, epoch: int, batch: PairBatch) -> StepResult:
         set_seed(derive_seed(self.seed, "step", step) % 2**32)
         self._set_rates(step)
-        scale, bias = self.scale(step / max(1, self.total_steps))
+        progress = step / max(1, self.total_steps)
+        scales = {side: holder(progress) for side, holder in self.scales.items()}
         self.tower.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, chance = self._backward(batch, (scale, bias))
+        loss, chance = self._backward(batch, scales)
         if not math.isfinite(loss):
             raise NonFiniteError(
                 f"step {step}: a finite loss asked for; found {loss}; lower train.lr"
             )
         norm = self._clip(step)
         self.optimizer.step()
-        self.scale.clamp_()
+        for holder in self.scales.values():
+            cast(LogitScale, holder).clamp_()
         return StepResult(
             step=step,
             epoch=epoch,
             loss=loss,
             chance_loss=None if math.isnan(chance) else chance,
             lr=self.optimizer.param_groups[-1]["lr"],
-            scale=float(scale.detach()),
+            scale=float(scales[batch.sides[0].modality][0].detach()),
             grad_norm=norm,
             samples=len(batch.samples) * self.accelerator.num_processes,
         )
@@ -100,7 +111,7 @@ class Aligner:
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
 
-    def _backward(self, batch: PairBatch, scale: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    def _backward(self, batch: PairBatch, scales: Scales) -> tuple[float, float]:
         """Leave gradients on the parameters; return the loss and its chance level (or NaN)."""
         device = self.accelerator.device
         features = batch.features.to(device)
@@ -109,10 +120,10 @@ class Aligner:
         if size is None or size >= len(features):
             with self.accelerator.autocast():
                 embeddings = self._embed(features, mask)
-            loss, chance = self._compute_loss(embeddings, batch.sides, scale)
+            loss, chance = self._compute_loss(embeddings, batch.sides, scales)
             self.accelerator.backward(loss)
             return float(loss.detach()), chance
-        return self._backward_in_parts(features, mask, size, batch.sides, scale)
+        return self._backward_in_parts(features, mask, size, batch.sides, scales)
 
     def _embed(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Embed a batch; where lengths differ much, in parts of similar length.
@@ -138,7 +149,7 @@ class Aligner:
         mask: Tensor | None,
         size: int,
         sides: Sequence[AnchorSide],
-        scale: tuple[Tensor, Tensor],
+        scales: Scales,
     ) -> tuple[float, float]:
         """Compute the exact gradient of the whole batch with `size` samples in memory at a time.
 
@@ -157,7 +168,7 @@ class Aligner:
                 states.append(_random_state())
                 pieces.append(self.tower(*part))
         embeddings = torch.cat(pieces).detach().requires_grad_()
-        loss, chance = self._compute_loss(embeddings, sides, scale)
+        loss, chance = self._compute_loss(embeddings, sides, scales)
         self.accelerator.backward(loss)
         assert embeddings.grad is not None
         for part, state, gradient in zip(
@@ -171,7 +182,7 @@ class Aligner:
         return float(loss.detach()), chance
 
     def _compute_loss(
-        self, embeddings: Tensor, sides: Sequence[AnchorSide], scale: tuple[Tensor, Tensor]
+        self, embeddings: Tensor, sides: Sequence[AnchorSide], scales: Scales
     ) -> tuple[Tensor, float]:
         rows = gather_rows(embeddings.float())
         total, chance, weights = rows.new_zeros(()), 0.0, 0.0
@@ -181,7 +192,7 @@ class Aligner:
             positives = side.positives.to(rows.device)
             excluded = side.excluded.to(rows.device)
             anchors = side.embeddings.to(rows.device)
-            loss = self.objective(rows, anchors, positives, excluded, *scale)
+            loss = self.objective(rows, anchors, positives, excluded, *scales[side.modality])
             total = total + side.weight * loss
             chance += side.weight * float(self.objective.chance(side.positives, side.excluded))
             weights += side.weight
@@ -206,7 +217,7 @@ class Aligner:
     def state_tensors(self) -> dict[str, Tensor]:
         """Return all tensors that a continued run needs, by name."""
         tensors = {TOWER_PREFIX + k: v for k, v in self._tower_state().items()}
-        tensors |= {SCALE_PREFIX + k: v for k, v in self.scale.state_dict().items()}
+        tensors |= {SCALE_PREFIX + k: v for k, v in self.scales.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 tensors[f"{OPTIMIZER_PREFIX}{index}.{name}"] = torch.as_tensor(value)
@@ -219,7 +230,8 @@ class Aligner:
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(tensors[TOWER_PREFIX + name].to(device))
-        self.scale.load_state_dict({k: tensors[SCALE_PREFIX + k] for k in self.scale.state_dict()})
+        scales = {k: tensors[SCALE_PREFIX + k] for k in self.scales.state_dict()}
+        self.scales.load_state_dict(scales)
         full = self.optimizer.state_dict()
         full["state"] = {}
         for name, value in tensors.items():

@@ -47,11 +47,11 @@ def save_other(path: Path, space: Any) -> Path:
 def test_a_swapped_table_is_refused_by_evaluate(toy_world: Path, tmp_path: Path) -> None:
     recipe = toy.build_recipe(toy_world, train={"max_steps": 2})
     run = pipeline.align(recipe, out=tmp_path / "run")
-    pipeline.evaluate([run.path])
+    pipeline.evaluate(run.path)
     roll(toy_world / "space.npz")
     said = r"run .*run is bound to table space\.npz \(\w{16}\); .* now; restore the table"
     with pytest.raises(AnchorMismatchError, match=said) as caught:
-        pipeline.evaluate([run.path])
+        pipeline.evaluate(run.path)
     assert "\n" not in str(caught.value)
     with pytest.raises(AnchorMismatchError, match=said):
         pipeline.verify_anchor(run.path)
@@ -85,7 +85,7 @@ def test_a_run_from_before_tables_were_recorded_opens(toy_world: Path, tmp_path:
     assert name == "space.npz" and len(content) == 64
     file.write_text(json.dumps(identity))
     roll(toy_world / "space.npz")
-    pipeline.evaluate([run.path])
+    pipeline.evaluate(run.path)
 
 
 def test_a_run_that_lost_its_fingerprint_is_damaged(toy_world: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_run_that_lost_its_fingerprint_is_damaged(toy_world: Path, tmp_path: P
     del identity["anchor"]["fingerprint"]
     file.write_text(json.dumps(identity))
     with pytest.raises(CorruptFileError, match=r"run\.json .*fingerprint"):
-        pipeline.evaluate([run.path])
+        pipeline.evaluate(run.path)
 
 
 def bound_to(anchor: OpenAnchor) -> dict[str, Any]:

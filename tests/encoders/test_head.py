@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from modalbind.encoders.head import build_head
+from modalbind.errors import RecipeError
 from modalbind.recipe.schema import HeadSection
 
 
@@ -40,3 +41,15 @@ def test_bias_and_dropout_are_as_asked(kind):
     assert not torch.equal(head(pooled), head(pooled))
     head.eval()
     assert torch.equal(head(pooled), head(pooled))
+
+
+def test_without_a_head_the_encoders_output_is_the_embedding():
+    head = build_head(HeadSection(kind="none"), width=4, dim=4)
+    pooled = torch.randn(3, 4)
+    assert torch.equal(head(pooled), pooled)
+    assert not list(head.parameters()) and not head.state_dict()
+
+
+def test_without_a_head_the_encoder_has_to_end_in_the_anchors_dim():
+    with pytest.raises(RecipeError, match=r"ends in 4 numbers, the anchor space has 3; set head"):
+        build_head(HeadSection(kind="none"), width=4, dim=3)

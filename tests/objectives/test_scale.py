@@ -17,6 +17,12 @@ def test_starts_where_the_objective_says_and_learns_if_it_says():
     assert holder.log_scale.grad.item() == pytest.approx(20)
 
 
+def test_a_side_may_start_elsewhere():
+    objective = sigmoid.build(SigmoidOptions(temperature=0.05, side_temperatures={"image": 0.2}))
+    scales = [LogitScale(objective, side)(0.0)[0].item() for side in ("text", "image")]
+    assert scales == pytest.approx([20, 5])
+
+
 def test_nothing_learns_without_a_learned_temperature():
     for objective in (
         infonce.build(InfoNceOptions(learn=False)),

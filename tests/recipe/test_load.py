@@ -152,6 +152,17 @@ def test_betas_beyond_their_bounds_are_refused(write, plugins, betas):
         load_recipe(write(GOOD), [f"train.betas={betas}"], plugins=plugins)
 
 
+def test_temperatures_are_of_sides_that_are_trained_against(write, plugins):
+    own = "objective: {kind: infonce, temperature: 0.1, side_temperatures: {image: 0.2}}"
+    text = GOOD.replace("objective: {kind: infonce, temperature: 0.1}", own)
+    with pytest.raises(RecipeError, match=r"side_temperatures.image.*none of anchor.sides, text"):
+        load_recipe(write(text), plugins=plugins)
+    both = text.replace('laion"}', 'laion", sides: {text: 1.0, image: 1.0}}')
+    assert load_recipe(write(both), plugins=plugins).objective.options["side_temperatures"] == {
+        "image": 0.2
+    }
+
+
 def test_a_number_is_good_text(write, plugins):
     recipe = load_recipe(write(GOOD), ["data.test_fold=3"], plugins=plugins)
     assert recipe.data.test_fold == "3"

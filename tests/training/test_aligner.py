@@ -53,7 +53,13 @@ def make_aligner(tower: Tower, objective: Any = None, **section: Any) -> Aligner
     objective = objective or InfoNce(initial_scale=10.0, learn_scale=True, max_scale=100.0)
     options = {"lr": 0.01, "warmup_steps": 0, "schedule": "constant", "batch_size": N, **section}
     return Aligner(
-        tower, objective, TrainSection(**options), Accelerator(cpu=True), total_steps=10, seed=3
+        tower,
+        objective,
+        TrainSection(**options),
+        Accelerator(cpu=True),
+        sides=("text", "image"),
+        total_steps=10,
+        seed=3,
     )
 
 
@@ -76,7 +82,7 @@ def step(aligner: Aligner, batch: PairBatch, start: int = 0) -> Any:
 
 
 def gradients(aligner: Aligner) -> dict[str, Tensor]:
-    modules = {"tower": aligner.plain_tower, "scale": aligner.scale}
+    modules = {"tower": aligner.plain_tower, "scale": aligner.scales}
     return {
         f"{part}.{name}": p.grad.clone()
         for part, module in modules.items()
@@ -93,7 +99,10 @@ def test_parts_give_the_gradient_of_the_whole_batch(size: int) -> None:
     assert second.loss == pytest.approx(first.loss, abs=1e-6)
     assert second.grad_norm == pytest.approx(first.grad_norm, abs=1e-5)
     expected, found = gradients(whole), gradients(parts)
-    assert expected.keys() == found.keys() and "scale.log_scale" in found
+    assert (
+        expected.keys() == found.keys()
+        and {"scale.text.log_scale", "scale.image.log_scale"} <= found.keys()
+    )
     for name, gradient in expected.items():
         assert torch.allclose(found[name], gradient, atol=1e-5), name
     for a, b in zip(whole.plain_tower.parameters(), parts.plain_tower.parameters(), strict=True):
@@ -106,7 +115,7 @@ def test_randomness_of_the_first_pass_is_replayed_in_the_second() -> None:
     aligner = make_aligner(make_tower(dropout=0.5), micro_batch_size=2)
     reference = copy.deepcopy(aligner.plain_tower)
     torch.manual_seed(5)
-    aligner._backward(batch, aligner.scale(0.0))
+    aligner._backward(batch, {"text": scale})
     torch.manual_seed(5)
     assert batch.valid_mask is not None
     pieces = [
@@ -230,6 +239,27 @@ def test_a_result_says_what_the_step_did() -> None:
     assert results[0].grad_norm > 1e-3
     assert results[0].lr < results[1].lr < results[2].lr <= 0.01
     assert results[0].scale == pytest.approx(10.0)
+
+
+def test_each_side_has_a_temperature_of_its_own() -> None:
+    """By hand: the same batch, each side's loss at its own scale, weighted as the sides are."""
+    batch = make_batch(image_rows=(0, 1, -1, 2, 2, -1))
+    objective = InfoNce(
+        initial_scale=10.0, learn_scale=True, max_scale=100.0, side_scales={"image": 5.0}
+    )
+    aligner = make_aligner(make_tower(), objective)
+    embeddings = aligner.plain_tower(batch.features, batch.valid_mask)
+    losses = [
+        objective(embeddings, side.embeddings, side.positives, side.excluded, torch.tensor(scale))
+        for side, scale in zip(batch.sides, (10.0, 5.0), strict=True)
+    ]
+    expected = (2.0 * losses[0] + 0.5 * losses[1]) / 2.5
+    assert step(aligner, batch).loss == pytest.approx(float(expected.detach()), abs=1e-6)
+    after = {side: holder(0.0)[0].item() for side, holder in aligner.scales.items()}
+    assert after["text"] != 10.0 and after["image"] != 5.0
+    restored = make_aligner(make_tower(), objective)
+    restored.load_state_tensors(aligner.state_tensors())
+    assert {side: holder(0.0)[0].item() for side, holder in restored.scales.items()} == after
 
 
 def test_training_learns() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from modalbind.api import (
     API_VERSION,
@@ -17,6 +18,33 @@ from modalbind_audio import options
 from modalbind_audio.datasets import SPECS as DATASETS
 
 __version__ = "0.1.0"
+
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "hf": {
+        "config": {
+            "model_type": "wav2vec2",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "conv_dim": (16, 16, 16),
+            "conv_stride": (5, 4, 4),
+            "conv_kernel": (10, 8, 8),
+            "num_feat_extract_layers": 3,
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+        },
+        "extractor": {"feature_extractor_type": "Wav2Vec2FeatureExtractor"},
+    },
+    "timm": {
+        "frames": 112,
+        "mels": 64,
+        "args": {"depth": 2, "embed_dim": 48, "num_heads": 3},
+    },
+    "frames": {"width": 32},
+}
+"""Options that build an encoder small and from scratch, where its defaults do not."""
+EXAMPLE_MODALITY: Mapping[str, Mapping[str, Any]] = {"hf": {"features": "waveform"}}
 
 
 @hookimpl
@@ -81,6 +109,8 @@ def modalbind_encoders() -> list[EncoderSpec]:
             build=f"modalbind_audio.{module}:build",
             options=model,
             modality="audio",
+            example=EXAMPLES.get(name, {}),
+            example_modality=EXAMPLE_MODALITY.get(name, {}),
         )
         for name, module, model, summary in rows
     ]

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from modalbind.api import InputError, Modality, ShapeError
+from modalbind.api import InputError, Modality, ShapeError, find_weights
 from modalbind_audio.options import BeatsOptions
 from modalbind_audio.pooling import masked_mean, masked_statistics
 from modalbind_audio.token_masks import drop_tokens, reference_token_mask
@@ -516,7 +516,7 @@ def build(options: BeatsOptions, modality: Modality) -> Beats:
         InputError: If the modality makes other features, or the weights cannot be read.
     """
     from modalbind_audio.beats_checkpoint import load_beats
-    from modalbind_audio.fitting import check_mels, find_weights
+    from modalbind_audio.fitting import check_mels
 
     overrides: dict[str, Any] = {
         "dropout": options.dropout,

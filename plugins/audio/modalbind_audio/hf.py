@@ -23,8 +23,8 @@ import torch
 import torchaudio.functional as audio
 from torch import Tensor, nn
 
-from modalbind.api import InputError, Modality, ShapeError
-from modalbind_audio.fitting import check_features, split_by_depth
+from modalbind.api import InputError, Modality, ShapeError, split_by_depth
+from modalbind_audio.fitting import check_features
 from modalbind_audio.options import SAMPLE_RATE_HZ, AudioOptions, HfOptions
 
 _LINEAR_NAMES = frozenset({"query", "key", "value", "q_proj", "k_proj", "v_proj", "out_proj"})

@@ -129,7 +129,12 @@ class AudioModality:
         return digest.digest()
 
     def describe(self, sample: Sample) -> Mapping[str, float]:
-        """Return duration (of what trimming leaves), and level where there is a waveform."""
+        """Return duration (of what trimming leaves), and level where there is a waveform.
+
+        Raises:
+            InputError: If it is no sample of this modality.
+        """
+        sample_values(sample)
         if isinstance(sample, Frames):
             return {"duration_s": sample.duration_s}
         return {
@@ -178,15 +183,23 @@ def sample_values(sample: Sample) -> tuple[Tensor, float]:
     """
     if isinstance(sample, Frames):
         return sample.frames, sample.frame_ms / 1000
-    if not isinstance(sample, Waveform) or sample.sample_rate_hz != SAMPLE_RATE_HZ:
+    if not is_mono(sample):
         raise InputError(
             f"a sound asked for; found {_describe(sample)}; give a sound file's path, or "
-            f"modalbind_audio.reading.Waveform of a tensor at {SAMPLE_RATE_HZ} Hz"
+            f"modalbind_audio.reading.Waveform of `(samples,)` at {SAMPLE_RATE_HZ} Hz"
         )
     return sample.samples, 1 / sample.sample_rate_hz
 
 
+def is_mono(sample: Any) -> bool:
+    """Say whether a sample is what files are read to: one channel, at the plugin's rate."""
+    if not isinstance(sample, Waveform):
+        return False
+    return sample.samples.ndim == 1 and sample.sample_rate_hz == SAMPLE_RATE_HZ
+
+
 def _describe(sample: Any) -> str:
     if isinstance(sample, Waveform):
-        return f"a Waveform at {sample.sample_rate_hz} Hz"
+        channels = "" if sample.samples.ndim == 1 else f" {tuple(sample.samples.shape)}"
+        return f"a Waveform{channels} at {sample.sample_rate_hz} Hz"
     return type(sample).__name__

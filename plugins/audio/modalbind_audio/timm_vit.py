@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modalbind.api import InputError, Modality, ShapeError
-from modalbind_audio.fitting import check_mels, find_weights, split_by_depth
+from modalbind.api import InputError, Modality, ShapeError, find_weights, split_by_depth
+from modalbind_audio.fitting import check_mels
 from modalbind_audio.options import TimmOptions
 
 

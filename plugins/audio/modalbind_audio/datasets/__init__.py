@@ -6,11 +6,11 @@ them. None downloads anything.
 
 from __future__ import annotations
 
-from modalbind.api import API_VERSION, DatasetSpec
+from modalbind.api import API_VERSION, DatasetSpec, PublishedOptions
 from modalbind_audio.datasets import options
 
 
-def _spec(name: str, summary: str, model: type[options.PublishedOptions]) -> DatasetSpec:
+def _spec(name: str, summary: str, model: type[PublishedOptions]) -> DatasetSpec:
     return DatasetSpec(
         name=name,
         summary=summary,

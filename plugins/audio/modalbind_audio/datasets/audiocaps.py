@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from modalbind_audio.datasets.base import Clip, Publication, PublishedDataset, Source
+from modalbind.api import PairedDataset, Publication, PublishedFolder, PublishedItem
 from modalbind_audio.datasets.options import AudioCapsOptions
 
 AUDIOCAPS = Publication(
@@ -21,17 +21,17 @@ AUDIOCAPS = Publication(
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 
 
-def build(options: AudioCapsOptions, root: Path | None) -> PublishedDataset:
+def build(options: AudioCapsOptions, root: Path | None) -> PairedDataset:
     """Read the tables; all captions of a clip are its positives.
 
     Raises:
         ManifestError: If a table is absent or not as published.
     """
-    source = Source(AUDIOCAPS, options, root)
-    return source.build(_clips(source, options))
+    source = PublishedFolder(AUDIOCAPS, options, root)
+    return source.build(_clips(source, options), what="clips")
 
 
-def _clips(source: Source, options: AudioCapsOptions) -> Iterator[Clip]:
+def _clips(source: PublishedFolder, options: AudioCapsOptions) -> Iterator[PublishedItem]:
     for part, split in options.splits.items():
         for row in source.read_csv(f"{options.metadata}/{part}.csv", COLUMNS):
             names = {
@@ -41,9 +41,9 @@ def _clips(source: Source, options: AudioCapsOptions) -> Iterator[Clip]:
                 "start_padded": row["start_time"].zfill(6),
                 "split": part,
             }
-            yield Clip(
+            yield PublishedItem(
                 key=options.audio.format(**names),
-                clip_id=row["audiocap_id"],
+                item_id=row["audiocap_id"],
                 texts=(row["caption"].strip(),),
                 group=row["youtube_id"],
                 split=split,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from modalbind_audio.datasets.base import Clip, Publication, PublishedDataset, Source
+from modalbind.api import PairedDataset, Publication, PublishedFolder, PublishedItem
 from modalbind_audio.datasets.options import AudioSetCapsOptions
 from modalbind_audio.datasets.youtube import split_clip_id
 
@@ -26,23 +26,23 @@ TABLES = {
 }
 
 
-def build(options: AudioSetCapsOptions, root: Path | None) -> PublishedDataset:
+def build(options: AudioSetCapsOptions, root: Path | None) -> PairedDataset:
     """Read the tables of the chosen sources.
 
     Raises:
         ManifestError: If a table is absent or not as published.
     """
-    source = Source(AUDIOSETCAPS, options, root)
-    return source.build(_clips(source, options))
+    source = PublishedFolder(AUDIOSETCAPS, options, root)
+    return source.build(_clips(source, options), what="clips")
 
 
-def _clips(source: Source, options: AudioSetCapsOptions) -> Iterator[Clip]:
+def _clips(source: PublishedFolder, options: AudioSetCapsOptions) -> Iterator[PublishedItem]:
     for part in options.sources:
         for row in source.read_csv(f"{options.metadata}/{TABLES[part]}", ("id", "caption")):
             video, _ = split_clip_id(row["id"])
-            yield Clip(
+            yield PublishedItem(
                 key=options.audio.format(source=part, id=row["id"], youtube_id=video),
-                clip_id=row["id"],
+                item_id=row["id"],
                 texts=(row["caption"].strip(),),
                 group=video,
                 split=options.split,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from modalbind_audio.datasets.base import Clip, Publication, PublishedDataset, Source
+from modalbind.api import PairedDataset, Publication, PublishedFolder, PublishedItem
 from modalbind_audio.datasets.options import AutoAcdOptions
 from modalbind_audio.datasets.youtube import split_clip_id
 
@@ -22,24 +22,24 @@ AUTO_ACD = Publication(
 COLUMNS = ("youtube_id", "caption")
 
 
-def build(options: AutoAcdOptions, root: Path | None) -> PublishedDataset:
+def build(options: AutoAcdOptions, root: Path | None) -> PairedDataset:
     """Read the tables.
 
     Raises:
         ManifestError: If a table is absent or not as published.
     """
-    source = Source(AUTO_ACD, options, root)
-    return source.build(_clips(source, options))
+    source = PublishedFolder(AUTO_ACD, options, root)
+    return source.build(_clips(source, options), what="clips")
 
 
-def _clips(source: Source, options: AutoAcdOptions) -> Iterator[Clip]:
+def _clips(source: PublishedFolder, options: AutoAcdOptions) -> Iterator[PublishedItem]:
     for part, split in options.splits.items():
         for row in source.read_csv(f"{part}.csv", COLUMNS):
             clip_id = row["youtube_id"]
             video, _ = split_clip_id(clip_id)
-            yield Clip(
+            yield PublishedItem(
                 key=options.audio.format(id=clip_id, youtube_id=video, split=part),
-                clip_id=clip_id,
+                item_id=clip_id,
                 texts=(row["caption"].strip(),),
                 group=video,
                 split=split,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from modalbind_audio.datasets.base import Clip, Publication, PublishedDataset, Source
+from modalbind.api import PairedDataset, Publication, PublishedFolder, PublishedItem
 from modalbind_audio.datasets.options import ClothoOptions
 
 CLOTHO = Publication(
@@ -22,30 +22,30 @@ CLOTHO = Publication(
 CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
 
 
-def build(options: ClothoOptions, root: Path | None) -> PublishedDataset:
+def build(options: ClothoOptions, root: Path | None) -> PairedDataset:
     """Read the tables; all five captions of a clip are its positives.
 
     Raises:
         ManifestError: If a table is absent or not as published.
     """
-    source = Source(CLOTHO, options, root)
-    return source.build(_clips(source, options))
+    source = PublishedFolder(CLOTHO, options, root)
+    return source.build(_clips(source, options), what="clips")
 
 
-def _clips(source: Source, options: ClothoOptions) -> Iterator[Clip]:
+def _clips(source: PublishedFolder, options: ClothoOptions) -> Iterator[PublishedItem]:
     for part, split in options.splits.items():
         recordings = _read_recordings(source, part)
         for row in source.read_csv(f"clotho_captions_{part}.csv", ("file_name", *CAPTIONS)):
-            yield Clip(
+            yield PublishedItem(
                 key=f"{part}/{row['file_name']}",
-                clip_id=row["file_name"],
+                item_id=row["file_name"],
                 texts=tuple(row[column].strip() for column in CAPTIONS),
                 group=recordings.get(row["file_name"], row["file_name"]),
                 split=split,
             )
 
 
-def _read_recordings(source: Source, part: str) -> dict[str, str]:
+def _read_recordings(source: PublishedFolder, part: str) -> dict[str, str]:
     """Return the Freesound id by file name, where it is known."""
     name = f"clotho_metadata_{part}.csv"
     if not source.has(name):

@@ -6,84 +6,27 @@ absent.
 
 from __future__ import annotations
 
-from string import Formatter
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field
 
-from modalbind.api import Options
+from modalbind.api import (
+    LabelledOptions,
+    PublishedOptions,
+    SplitName,
+    Templates,
+    path_pattern,
+)
 
-SplitName = Literal["train", "val", "test"]
-
-
-class PublishedOptions(Options):
-    """What all published data sets have in common."""
-
-    weight: float = Field(
-        default=1.0, gt=0, description="Share of its samples in an epoch, beside other sources'."
-    )
-    folder: str = Field(
-        default=".", description="Folder of the data set; relative to the data root."
-    )
-    language: str = Field(default="en", description="Language tag of the texts.")
-    similarity_file: str | None = Field(
-        default=None,
-        description="CSV with columns `key,similarity` for data.min_similarity; a key is the "
-        "published clip id or the sample's path. Relative to the data set's folder.",
-    )
-    similarity_default: float | None = Field(
-        default=None,
-        ge=-1,
-        le=1,
-        description="Similarity of clips that the file lacks, or of all without a file.",
-    )
-    only_existing: bool = Field(
-        default=False,
-        description="Leave out clips whose sound file is absent (videos that were taken down).",
-    )
-
-
-class PatternOptions(PublishedOptions):
-    """For sets that publish no sound files, or in many archives: you say how yours are named."""
-
-    pattern_fields: ClassVar[tuple[str, ...]] = ("id",)
-
-    audio: str = Field(
-        default="audio/{id}.wav",
-        description="Path of a clip with names in braces, relative to the data set's folder.",
-    )
-
-    @field_validator("audio")
-    @classmethod
-    def _check_pattern(cls, pattern: str) -> str:
-        for _, name, spec, conversion in Formatter().parse(pattern):
-            # Plain names only: `{id.__class__}` or `{id:>999999999}` have no business here.
-            if name is not None and (name not in cls.pattern_fields or spec or conversion):
-                known = ", ".join(f"{{{field}}}" for field in cls.pattern_fields)
-                raise ValueError(f"pattern has '{{{name}}}'; use plain {known}")
-        return pattern
-
-
-def _check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:
-    for template in templates:
-        if "{label}" not in template:
-            raise ValueError(f"template '{template}' lacks {{label}}")
-    return templates
-
-
-Templates = Annotated[tuple[str, ...], AfterValidator(_check_templates)]
-
-
-class LabelledOptions(PublishedOptions):
-    """For sets that publish labels and no texts: templates make the texts."""
-
-    templates: Templates = Field(
-        default=(), description="Texts with `{label}`; empty takes the plugin's English ones."
-    )
-    split: SplitName | None = Field(
-        default=None,
-        description="Split that all clips count as; none leaves the choice to data.test_fold.",
-    )
+TEMPLATES = (
+    "the sound of {label}",
+    "a recording of {label}",
+    "this is a sound of {label}",
+    "{label} can be heard",
+    "an audio clip with {label}",
+    "{label}",
+)
+"""English texts of a class, for sets that publish labels alone."""
 
 
 class Esc50Options(LabelledOptions):
@@ -96,15 +39,15 @@ class UrbanSound8KOptions(LabelledOptions):
     """UrbanSound8K."""
 
 
-class AudioCapsOptions(PatternOptions):
+class AudioCapsOptions(PublishedOptions):
     """AudioCaps 1 or 2."""
 
-    pattern_fields = ("id", "youtube_id", "start", "start_padded", "split")
-
-    audio: str = Field(
-        default="audio/{youtube_id}.wav",
-        description="Path of a clip, with {youtube_id}, {start}, {start_padded} (six digits), "
-        "{split}, {id} (audiocap_id).",
+    audio: Annotated[str, path_pattern("id", "youtube_id", "start", "start_padded", "split")] = (
+        Field(
+            default="audio/{youtube_id}.wav",
+            description="Path of a clip, with {youtube_id}, {start}, {start_padded} (six digits), "
+            "{split}, {id} (audiocap_id).",
+        )
     )
     metadata: str = Field(
         default="dataset",
@@ -128,12 +71,10 @@ class ClothoOptions(PublishedOptions):
 WavCapsSource = Literal["AudioSet_SL", "BBC_Sound_Effects", "FreeSound", "SoundBible"]
 
 
-class WavCapsOptions(PatternOptions):
+class WavCapsOptions(PublishedOptions):
     """WavCaps."""
 
-    pattern_fields = ("source", "id")
-
-    audio: str = Field(
+    audio: Annotated[str, path_pattern("source", "id")] = Field(
         default="audio/{source}/{id}.flac",
         description="Path of a clip, with {source} and {id} (without `.wav`).",
     )
@@ -155,12 +96,10 @@ class WavCapsOptions(PatternOptions):
     split: SplitName = Field(default="train", description="Split that all clips count as.")
 
 
-class AutoAcdOptions(PatternOptions):
+class AutoAcdOptions(PublishedOptions):
     """Auto-ACD."""
 
-    pattern_fields = ("id", "youtube_id", "split")
-
-    audio: str = Field(
+    audio: Annotated[str, path_pattern("id", "youtube_id", "split")] = Field(
         default="audio/{id}.wav",
         description="Path of a clip, with {id} (as published), {youtube_id}, {split}.",
     )
@@ -170,12 +109,10 @@ class AutoAcdOptions(PatternOptions):
     )
 
 
-class AudioSetCapsOptions(PatternOptions):
+class AudioSetCapsOptions(PublishedOptions):
     """AudioSetCaps."""
 
-    pattern_fields = ("source", "id", "youtube_id")
-
-    audio: str = Field(
+    audio: Annotated[str, path_pattern("source", "id", "youtube_id")] = Field(
         default="audio/{source}/{id}.wav",
         description="Path of a clip, with {source}, {id} (as published) and {youtube_id}.",
     )
@@ -186,12 +123,10 @@ class AudioSetCapsOptions(PatternOptions):
     split: SplitName = Field(default="train", description="Split that all clips count as.")
 
 
-class VggSoundOptions(PatternOptions):
+class VggSoundOptions(PublishedOptions):
     """VGGSound."""
 
-    pattern_fields = ("youtube_id", "start", "start_padded", "split")
-
-    audio: str = Field(
+    audio: Annotated[str, path_pattern("youtube_id", "start", "start_padded", "split")] = Field(
         default="audio/{youtube_id}_{start_padded}.wav",
         description="Path of a clip, with {youtube_id}, {start}, {start_padded} (six digits), "
         "{split}.",

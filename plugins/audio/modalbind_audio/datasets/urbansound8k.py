@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modalbind_audio.datasets.base import Clip, Publication, PublishedDataset, Source, label_texts
-from modalbind_audio.datasets.options import UrbanSound8KOptions
+from modalbind.api import PairedDataset, Publication, PublishedFolder, PublishedItem, label_texts
+from modalbind_audio.datasets.options import TEMPLATES, UrbanSound8KOptions
 
 URBANSOUND8K = Publication(
     "UrbanSound8K", "CC BY-NC 3.0", "https://urbansounddataset.weebly.com/urbansound8k.html"
@@ -17,23 +17,26 @@ URBANSOUND8K = Publication(
 COLUMNS = ("slice_file_name", "fsID", "fold", "class")
 
 
-def build(options: UrbanSound8KOptions, root: Path | None) -> PublishedDataset:
+def build(options: UrbanSound8KOptions, root: Path | None) -> PairedDataset:
     """Read the table; one pair per slice and template, `positive_key` and column `class` = label.
 
     Raises:
         ManifestError: If the table is absent or not as published.
     """
-    source = Source(URBANSOUND8K, options, root)
+    source = PublishedFolder(URBANSOUND8K, options, root)
     return source.build(
-        Clip(
-            key=f"audio/fold{row['fold']}/{row['slice_file_name']}",
-            clip_id=row["slice_file_name"],
-            texts=label_texts(row["class"], options.templates),
-            group=row["fsID"],
-            split=options.split or "",
-            fold=row["fold"],
-            positive_key=row["class"],
-            columns={"class": row["class"]},
-        )
-        for row in source.read_csv("metadata/UrbanSound8K.csv", COLUMNS)
+        (
+            PublishedItem(
+                key=f"audio/fold{row['fold']}/{row['slice_file_name']}",
+                item_id=row["slice_file_name"],
+                texts=label_texts(row["class"], options.templates or TEMPLATES),
+                group=row["fsID"],
+                split=options.split or "",
+                fold=row["fold"],
+                positive_key=row["class"],
+                columns={"class": row["class"]},
+            )
+            for row in source.read_csv("metadata/UrbanSound8K.csv", COLUMNS)
+        ),
+        what="clips",
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from modalbind_audio.datasets.base import Clip, Publication, PublishedDataset, Source, label_texts
-from modalbind_audio.datasets.options import VggSoundOptions
+from modalbind.api import PairedDataset, Publication, PublishedFolder, PublishedItem, label_texts
+from modalbind_audio.datasets.options import TEMPLATES, VggSoundOptions
 
 VGGSOUND = Publication(
     "VGGSound",
@@ -21,17 +21,17 @@ VGGSOUND = Publication(
 COLUMNS = ("youtube_id", "start_s", "label", "split")
 
 
-def build(options: VggSoundOptions, root: Path | None) -> PublishedDataset:
+def build(options: VggSoundOptions, root: Path | None) -> PairedDataset:
     """Read the table; one pair per clip and template, `positive_key` and column `class` = label.
 
     Raises:
         ManifestError: If the table is absent or not as published.
     """
-    source = Source(VGGSOUND, options, root)
-    return source.build(_clips(source, options))
+    source = PublishedFolder(VGGSOUND, options, root)
+    return source.build(_clips(source, options), what="clips")
 
 
-def _clips(source: Source, options: VggSoundOptions) -> Iterator[Clip]:
+def _clips(source: PublishedFolder, options: VggSoundOptions) -> Iterator[PublishedItem]:
     splits: dict[str, str] = {str(part): split for part, split in options.splits.items()}
     for row in source.read_csv(options.metadata, COLUMNS, header=False):
         part, start = row["split"].strip(), row["start_s"].strip()
@@ -49,10 +49,10 @@ def _clips(source: Source, options: VggSoundOptions) -> Iterator[Clip]:
             "start_padded": start.zfill(6),
             "split": part,
         }
-        yield Clip(
+        yield PublishedItem(
             key=options.audio.format(**names),
-            clip_id=f"{row['youtube_id']}_{start.zfill(6)}",
-            texts=label_texts(row["label"], options.templates),
+            item_id=f"{row['youtube_id']}_{start.zfill(6)}",
+            texts=label_texts(row["label"], options.templates or TEMPLATES),
             group=row["youtube_id"],
             split=splits[part],
             positive_key=row["label"],

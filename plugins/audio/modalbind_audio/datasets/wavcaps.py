@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modalbind_audio.datasets.base import Clip, Publication, PublishedDataset, Source
+from modalbind.api import PairedDataset, Publication, PublishedFolder, PublishedItem
 from modalbind_audio.datasets.options import WavCapsOptions
 from modalbind_audio.datasets.youtube import split_clip_id
 
@@ -30,17 +30,17 @@ TABLES = {
 BLACKLIST_NAMES = {"AudioSet_SL": "AudioSet", "FreeSound": "FreeSound"}
 
 
-def build(options: WavCapsOptions, root: Path | None) -> PublishedDataset:
+def build(options: WavCapsOptions, root: Path | None) -> PairedDataset:
     """Read the tables of the chosen sources, without what the blacklists name.
 
     Raises:
         ManifestError: If a file is absent or not as published.
     """
-    source = Source(WAVCAPS, options, root)
-    return source.build(_clips(source, options))
+    source = PublishedFolder(WAVCAPS, options, root)
+    return source.build(_clips(source, options), what="clips")
 
 
-def _clips(source: Source, options: WavCapsOptions) -> Iterator[Clip]:
+def _clips(source: PublishedFolder, options: WavCapsOptions) -> Iterator[PublishedItem]:
     blacklists = [_read_blacklist(source, name) for name in options.blacklists]
     for part in options.sources:
         banned: set[str] = set()
@@ -50,9 +50,9 @@ def _clips(source: Source, options: WavCapsOptions) -> Iterator[Clip]:
             clip_id = _stem(str(entry["id"]))
             if clip_id in banned or _is_longer(entry, options.max_duration_s):
                 continue
-            yield Clip(
+            yield PublishedItem(
                 key=options.audio.format(source=part, id=clip_id),
-                clip_id=clip_id,
+                item_id=clip_id,
                 texts=(str(entry["caption"] or "").strip(),),
                 group=_group(part, clip_id),
                 split=options.split,
@@ -60,7 +60,7 @@ def _clips(source: Source, options: WavCapsOptions) -> Iterator[Clip]:
             )
 
 
-def _read_entries(source: Source, part: str) -> list[dict[str, Any]]:
+def _read_entries(source: PublishedFolder, part: str) -> list[dict[str, Any]]:
     name = f"json_files/{part}/{TABLES[part]}"
     content = source.read_json(name)
     entries = content.get("data") if isinstance(content, dict) else content
@@ -77,7 +77,7 @@ def _read_entries(source: Source, part: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _read_blacklist(source: Source, name: str) -> dict[str, set[str]]:
+def _read_blacklist(source: PublishedFolder, name: str) -> dict[str, set[str]]:
     path = f"json_files/blacklist/{name}"
     content = source.read_json(path)
     if not isinstance(content, dict) or not set(content) & set(BLACKLIST_NAMES.values()):

@@ -14,6 +14,7 @@ from modalbind_audio.datasets.options import (
     ClothoOptions,
     WavCapsOptions,
 )
+from pydantic import ValidationError
 
 from modalbind.api import ManifestError
 
@@ -68,6 +69,32 @@ def test_audiocaps_rows_by_hand(audiocaps_folder):
 def test_audiocaps_file_names_follow_the_pattern(audiocaps_folder, pattern, expected):
     pairs = audiocaps.build(AudioCapsOptions(audio=pattern), audiocaps_folder).pairs()
     assert pairs[0].sample == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "known"),
+    [
+        (AudioCapsOptions, "{id}, {youtube_id}, {start}, {start_padded}, {split}"),
+        (AudioSetCapsOptions, "{source}, {id}, {youtube_id}"),
+        (AutoAcdOptions, "{id}, {youtube_id}, {split}"),
+        (WavCapsOptions, "{source}, {id}"),
+    ],
+)
+def test_patterns_take_the_names_that_the_help_lists(model, known):
+    with pytest.raises(ValidationError) as caught:
+        model(audio="{title}.wav")
+    assert caught.value.errors()[0]["msg"].endswith(f"pattern has '{{title}}'; use plain {known}")
+    help_text = model.model_fields["audio"].description
+    assert all(name in help_text for name in known.split(", "))
+
+
+def test_left_out_clips_are_counted(tmp_path, write, sound, caplog):
+    write("train.csv", "youtube_id,caption\nabcdefghij1,A dog.\nabcdefghij2,Rain.\n")
+    sound("audio/abcdefghij2.wav")
+    options = AutoAcdOptions(splits={"train": "train"}, only_existing=True)
+    pairs = auto_acd.build(options, tmp_path).pairs()
+    assert [pair.sample for pair in pairs] == ["audio/abcdefghij2.wav"]
+    assert caplog.messages == ["Auto-ACD: 1 of 2 clips left out: no file"]
 
 
 def test_audiocaps_parts_that_are_not_asked_for_may_be_absent(audiocaps_folder):

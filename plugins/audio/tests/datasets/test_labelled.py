@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 from modalbind_audio.datasets import esc50, urbansound8k, vggsound
-from modalbind_audio.datasets.options import Esc50Options, UrbanSound8KOptions, VggSoundOptions
+from modalbind_audio.datasets.options import (
+    TEMPLATES,
+    Esc50Options,
+    UrbanSound8KOptions,
+    VggSoundOptions,
+)
 
 from modalbind.api import ManifestError
 
@@ -63,6 +68,8 @@ def test_shipped_templates_make_one_pair_each(tmp_path, write):
     texts = [p.text for p in pairs if p.sample == "audio/1-100210-A-36.wav"]
     assert "the sound of vacuum cleaner" in texts
     assert len(pairs) == 3 * len(texts)
+    assert len(set(texts)) == len(texts) == len(TEMPLATES)
+    assert all("{label}" in template for template in TEMPLATES)
 
 
 def test_urbansound8k_rows_by_hand(tmp_path, write):

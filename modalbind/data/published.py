@@ -1,27 +1,27 @@
-"""What all adapters share: safe paths, tables with named errors, clips to pairs.
+"""What adapters of published data sets share: safe paths, tables with named errors, items to pairs.
 
-Reads lists of clips, not sounds, and downloads nothing. A *clip* is one sound file of the data
-set; it becomes one pair per text. Nothing outside the data set's folder is ever opened.
+Reads lists of samples, not samples, and downloads nothing. A `PublishedItem` is one sample of the
+data set; it becomes one pair per text. Nothing outside the data set's folder is ever opened.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from modalbind.api import AnchorError, AnchorItem, ManifestError, Modality, Pair
-from modalbind_audio.datasets.options import PublishedOptions
+from modalbind.data.files import FileDataset, SampleReader, join_inside
+from modalbind.data.options import PublishedOptions
+from modalbind.errors import ManifestError
+from modalbind.interfaces import Modality
+from modalbind.types import Pair
 
 logger = logging.getLogger(__name__)
 
@@ -43,66 +43,34 @@ class Publication:
     homepage: str
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One sound file and its texts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedItem:
+    """One sample and what it is paired with: texts, pictures or both.
 
     Attributes:
-        key: Path relative to the data set's folder, with forward slashes.
-        clip_id: Name by which the project publishes it.
-        texts: Its captions; empty ones are left out and counted.
-        group: Source recording: a YouTube or Freesound id without prefix, so that one data
-            set's test clips can be kept out of another's training.
+        key: Path relative to the data set's folder, with forward slashes. If the data set is
+            built with `load`, `#` and the name of a part may follow the path.
+        item_id: Name by which the project publishes it.
+        texts: Its captions; empty ones are left out.
+        images: Paths of the pictures that it is paired with, like `key`.
+        group: Source recording, scene or place, without prefix where several data sets share it,
+            so that one's test samples can be kept out of another's training; empty = this alone.
         split: `train`, `val`, `test` or empty.
         fold: For k-fold evaluation, or empty.
-        positive_key: Clips that share it are relevant to each other's texts; empty = this alone.
+        positive_key: Items that share it are relevant to each other's texts and pictures;
+            empty = this alone.
         columns: Everything else, as text.
     """
 
     key: str
-    clip_id: str
-    texts: tuple[str, ...]
-    group: str
+    item_id: str
+    texts: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    group: str = ""
     split: str = ""
     fold: str = ""
     positive_key: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PublishedDataset:
-    """Pairs of sound files below `root` and texts. Implements `modalbind.api.PairedDataset`."""
-
-    name: str
-    licence: str
-    root: Path
-    rows: tuple[Pair, ...]
-
-    def pairs(self) -> Sequence[Pair]:
-        """Return all rows, in the order of the published files."""
-        return self.rows
-
-    def load_sample(self, key: str, modality: Modality) -> Any:
-        """Read one clip through the modality; raises `BrokenSampleError`."""
-        return modality.load(join_inside(self.root, key), key)
-
-    def sample_hash(self, key: str, modality: Modality) -> bytes:
-        """Return 32 bytes that identify the clip's content."""
-        return modality.content_hash(join_inside(self.root, key), key)
-
-    def anchor_item(self, modality: str, key: str, language: str | None = None) -> AnchorItem:
-        """Return a text as anchor-side item; its key is the text itself.
-
-        Raises:
-            AnchorError: If `modality` is not `text`.
-        """
-        if modality != "text":
-            raise AnchorError(
-                f"anchor side '{modality}' asked of data set {self.name}; it pairs sounds with "
-                "text only; set anchor.sides to {text: 1.0}"
-            )
-        digest = hashlib.sha256(key.encode("utf-8")).digest()
-        return AnchorItem(key, digest, partial(str, key), language)
 
 
 def check_key(key: str, place: str) -> None:
@@ -115,27 +83,11 @@ def check_key(key: str, place: str) -> None:
     if key in ("", ".") or key.startswith("/") or ".." in key.split("/") or "\0" in key:
         raise ManifestError(
             f"{place}: path {key!r} asked for; it does not stay inside the data set's folder; "
-            "mend the published table, or the pattern in `audio`"
+            "mend the published table, or the option that says how your files are named"
         )
 
 
-def join_inside(root: Path, key: str) -> Path:
-    """Return the file that `key` names below `root`, links followed.
-
-    Raises:
-        ManifestError: If it lies outside `root`.
-    """
-    check_key(key, str(root))
-    path = root / key
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ManifestError(
-            f"path '{key}' asked for; a link leads it outside {root}; "
-            "copy the files, or set `folder` to the place they lie in"
-        )
-    return path
-
-
-class Source:
+class PublishedFolder:
     """The folder of one published data set: reads its tables, makes its pairs."""
 
     def __init__(
@@ -172,7 +124,7 @@ class Source:
 
     def has(self, name: str) -> bool:
         """Say whether a published file is there."""
-        return join_inside(self.folder, name).is_file()
+        return self._join(name).is_file()
 
     def open_path(self, name: str) -> Path:
         """Return the path of a published file.
@@ -180,7 +132,7 @@ class Source:
         Raises:
             ManifestError: If it is absent; the message says where it comes from.
         """
-        path = join_inside(self.folder, name)
+        path = self._join(name)
         if not path.is_file():
             raise self.error(
                 f"file {name} asked for",
@@ -240,22 +192,55 @@ class Source:
                 f"get it anew from {self.publication.homepage}; a Git LFS pointer is not the file",
             ) from error
 
-    def build(self, clips: Iterable[Clip]) -> PublishedDataset:
-        """Turn clips into a data set.
+    def build(
+        self,
+        items: Iterable[PublishedItem],
+        *,
+        what: str = "samples",
+        load: Callable[[str, Modality], Any] | None = None,
+        hash: Callable[[str, Modality], bytes] | None = None,
+    ) -> FileDataset:
+        """Turn items into a data set.
+
+        An item has one pair per text, and each carries a picture if there are any; where there
+        are more pictures than texts, one pair per picture, and the texts start over. One with
+        pictures alone has pairs without a text.
+
+        Samples are files that the modality reads. Those that are parts of a larger file (key
+        `maps.h5#12`), or that the modality cannot read by itself, are read by `load`. Both
+        callables take a key and the modality, and are called from several threads and from worker
+        processes: they must be picklable (functions of a module, or `functools.partial` of such).
+
+        Args:
+            items: All samples, in the order of the published files.
+            what: Word for them in messages, plural.
+            load: Returns the plugin's own sample type; raises `BrokenSampleError`.
+            hash: Returns 32 bytes that identify the sample's content and all that `load` depends
+                on; given if and only if `load` is.
 
         Raises:
-            ManifestError: If none is left, a path leaves the folder, or a similarity is missing.
+            ManifestError: If none is left, a path leaves the folder, a split is unknown, or a
+                similarity is missing.
+            ValueError: If only one of `load` and `hash` is given.
         """
-        kept = self._keep(list(clips))
+        if (load is None) != (hash is None):
+            raise ValueError("one of `load` and `hash` given; a data set needs both or neither")
+        reader = SampleReader(load, hash) if load is not None and hash is not None else None
+        kept = self._keep(list(items), what, has_parts=reader is not None)
         similarity = self._read_similarity()
-        rows = tuple(pair for clip in kept for pair in self._pairs(clip, similarity))
+        rows = tuple(pair for item in kept for pair in self._pairs(item, similarity))
         if not rows:
             raise self.error(
-                f"clips below {self.folder} asked for",
+                f"{what} below {self.folder} asked for",
                 "none is left",
-                "check the options that leave clips out, and where the sound files lie",
+                f"check the options that leave {what} out, and where their files lie",
             )
-        return PublishedDataset(self.publication.name, self.publication.licence, self.folder, rows)
+        publication = self.publication
+        return FileDataset(publication.name, publication.licence, self.folder, rows, reader=reader)
+
+    def _join(self, name: str) -> Path:
+        check_key(name, self.publication.name)
+        return join_inside(self.folder, name)
 
     def _check_columns(self, name: str, found: Sequence[str], columns: Sequence[str]) -> None:
         for column in columns:
@@ -266,32 +251,52 @@ class Source:
                     f"use the file as {self.publication.homepage} publishes it",
                 )
 
-    def _keep(self, clips: list[Clip]) -> list[Clip]:
+    def _keep(self, items: list[PublishedItem], what: str, has_parts: bool) -> list[PublishedItem]:
         """Leave out what cannot or must not be used, and say how many."""
         last: dict[str, int] = {}
-        for clip in clips:
-            check_key(clip.key, self.publication.name)
-            last[clip.group] = max(last.get(clip.group, 0), SPLIT_RANK[clip.split])
-        reasons = [self._reason_against(clip, last[clip.group]) for clip in clips]
+        for item in items:
+            self._check_item(item)
+            group = self._group(item)
+            last[group] = max(last.get(group, 0), SPLIT_RANK[item.split])
+        reasons = [self._reason_against(item, last[self._group(item)], has_parts) for item in items]
         for reason, count in Counter(filter(None, reasons)).items():
             logger.warning(
-                "%s: %d of %d clips left out: %s",
+                "%s: %d of %d %s left out: %s",
                 self.publication.name,
                 count,
-                len(clips),
+                len(items),
+                what,
                 reason,
             )
-        return [clip for clip, reason in zip(clips, reasons, strict=True) if not reason]
+        return [item for item, reason in zip(items, reasons, strict=True) if not reason]
 
-    def _reason_against(self, clip: Clip, last_rank: int) -> str:
-        if SPLIT_RANK[clip.split] < last_rank:
+    def _own_name(self, item: PublishedItem) -> str:
+        # With the data set's name: others have a `0001.png` too.
+        return f"{self.publication.name}:{item.key}"
+
+    def _group(self, item: PublishedItem) -> str:
+        return item.group or self._own_name(item)
+
+    def _check_item(self, item: PublishedItem) -> None:
+        for key in (item.key, *item.images):
+            check_key(key, self.publication.name)
+        if item.split not in SPLIT_RANK:
+            raise self.error(
+                f"split '{item.split}' asked for '{item.item_id}'",
+                f"splits are {', '.join(filter(None, SPLIT_RANK))}",
+                "name one of these in the adapter",
+            )
+
+    def _reason_against(self, item: PublishedItem, last_rank: int, has_parts: bool) -> str:
+        if SPLIT_RANK[item.split] < last_rank:
             # One recording in two published parts: what is tested on is not trained on.
-            return "recording also in a later split"
-        if not any(clip.texts):
-            return "no text"
+            return "its group is also in a later split"
+        if not any(item.texts) and not item.images:
+            return "neither text nor picture"
         # Links are followed and judged when the file is read; here that would cost minutes.
-        if self.options.only_existing and not os.path.isfile(f"{self.folder}/{clip.key}"):
-            return "no sound file"
+        name = item.key.partition("#")[0] if has_parts else item.key
+        if self.options.only_existing and not os.path.isfile(f"{self.folder}/{name}"):
+            return "no file"
         return ""
 
     def _read_similarity(self) -> dict[str, str]:
@@ -313,31 +318,33 @@ class Source:
             table[row["key"]] = row["similarity"]
         return table
 
-    def _pairs(self, clip: Clip, similarity: Mapping[str, str]) -> Iterator[Pair]:
-        columns = {**clip.columns, **self._similarity_column(clip, similarity)}
-        for text in clip.texts:
-            if text:
-                yield Pair(
-                    sample=clip.key,
-                    text=text,
-                    language=self.options.language,
-                    split=clip.split,
-                    fold=clip.fold,
-                    group=clip.group,
-                    positive_key=clip.positive_key or f"{self.publication.name}:{clip.key}",
-                    columns=columns,
-                )
+    def _pairs(self, item: PublishedItem, similarity: Mapping[str, str]) -> Iterator[Pair]:
+        columns = {**item.columns, **self._similarity_column(item, similarity)}
+        texts: Sequence[str | None] = [text for text in item.texts if text] or [None]
+        images: Sequence[str | None] = item.images or [None]
+        for number in range(max(len(texts), len(images))):
+            yield Pair(
+                sample=item.key,
+                text=texts[number % len(texts)],
+                language=self.options.language,
+                image=images[number % len(images)],
+                split=item.split,
+                fold=item.fold,
+                group=self._group(item),
+                positive_key=item.positive_key or self._own_name(item),
+                columns=columns,
+            )
 
-    def _similarity_column(self, clip: Clip, table: Mapping[str, str]) -> dict[str, str]:
+    def _similarity_column(self, item: PublishedItem, table: Mapping[str, str]) -> dict[str, str]:
         if self.options.similarity_file is None and self.options.similarity_default is None:
             return {}
-        value = table.get(clip.key, table.get(clip.clip_id))
+        value = table.get(item.key, table.get(item.item_id))
         if value is not None:
             return {"similarity": value}
         if self.options.similarity_default is None:
             raise self.error(
-                f"similarity of clip '{clip.clip_id}' asked for",
-                f"{self.options.similarity_file} has neither it nor '{clip.key}'",
+                f"similarity of '{item.item_id}' asked for",
+                f"{self.options.similarity_file} has neither it nor '{item.key}'",
                 "add it, or set `similarity_default`",
             )
         return {"similarity": str(self.options.similarity_default)}
@@ -347,18 +354,12 @@ def label_texts(label: str, templates: Sequence[str]) -> tuple[str, ...]:
     """Return the texts of a class label: one per template, underscores as spaces.
 
     Args:
-        label: As published, e.g. `crying_baby`.
-        templates: Strings with `{label}`; empty takes the plugin's English ones.
+        label: As published, e.g. `living_room`.
+        templates: Strings with `{label}`, one at least.
 
     Example:
-        >>> label_texts("crying_baby", ["the sound of {label}"])
-        ('the sound of crying baby',)
+        >>> label_texts("living_room", ["a picture of a {label}"])
+        ('a picture of a living room',)
     """
     name = label.replace("_", " ")
-    return tuple(text.replace("{label}", name) for text in templates or default_templates())
-
-
-def default_templates() -> tuple[str, ...]:
-    """Return the plugin's English prompt templates, from `templates.json`."""
-    text = files("modalbind_audio.datasets").joinpath("templates.json").read_text("utf-8")
-    return tuple(json.loads(text)["en"])
+    return tuple(text.replace("{label}", name) for text in templates)
