@@ -54,6 +54,7 @@ class RunInputs:
         test: Labels and pools of the test split.
         val: The same of the val split, or None.
         class_sets: Zero-shot classifications of the test split.
+        links: Texts and pictures of the test that no sample is paired with.
     """
 
     modality: Modality
@@ -63,6 +64,7 @@ class RunInputs:
     test: TestPlan
     val: TestPlan | None
     class_sets: tuple[ClassSet, ...]
+    links: tuple[Link, ...]
 
     def embed_pools(self, plan: TestPlan) -> list[Pool]:
         """Return the pools of a plan with their embeddings."""
@@ -181,7 +183,8 @@ def open_inputs(
     data = prepare_data(store, weights, recipe.data, sides, pictured=pictured, tests_all=tests_all)
     if not tests_all:
         _check_asked(recipe, data)
-    test = _restrict(plan_test(data.test, [link for _, link in links]), anchor)
+    kept_links = tuple(link for _, link in links)
+    test = _restrict(plan_test(data.test, kept_links), anchor)
     val = _restrict(plan_test(data.val, []), anchor) if data.val else None
     prompts = [
         found
@@ -191,10 +194,10 @@ def open_inputs(
     wanted = _collect_items(data, [t for t in (test, val) if t], prompts, sides)
     if not embeds:
         empty = {name: AnchorBank(name, {}, torch.zeros(0, anchor.dim)) for name in wanted}
-        return RunInputs(modality, data, anchor, empty, test, val, ())
+        return RunInputs(modality, data, anchor, empty, test, val, (), kept_links)
     banks = _embed_banks(anchor, wanted, on_progress)
     class_sets = tuple(found.embed(banks["text"]) for found in prompts)
-    return RunInputs(modality, data, anchor, banks, test, val, class_sets)
+    return RunInputs(modality, data, anchor, banks, test, val, class_sets, kept_links)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -116,7 +117,7 @@ def align(
 
 
 def evaluate(
-    runs: Sequence[Path],
+    run: Path,
     *,
     data: Path | None = None,
     root: Path | None = None,
@@ -126,7 +127,7 @@ def evaluate(
     """Measure a finished run again: on its own test split, or on other pairs.
 
     Args:
-        runs: One run directory.
+        run: Run directory.
         data: Manifest to test on instead; its test split, or all of it if it names none.
         root: Folder of its paths; default: the manifest's.
         controls: Add rows for the shuffled control (the same recipe trained on shuffled pairs, in
@@ -137,9 +138,7 @@ def evaluate(
     Returns:
         The report; also written into the run, unless `data` is given.
     """
-    if len(runs) != 1:
-        raise InputError(f"one run to evaluate asked for; {len(runs)} given; name one")
-    directory = RunDirectory(find_run(runs[0]))
+    directory = RunDirectory(find_run(run))
     progress, meter = Progress(console), CostMeter()
     with meter:
         found = open_finished(directory, data, progress, root)
@@ -180,19 +179,20 @@ def _replace_report(directory: RunDirectory, report: RunReport) -> RunReport:
     return report
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FinishedRun:
-    """A run that is trained, and what it is tested on."""
+    """A run that is trained, and what it is tested on; its tower is read when it is first used."""
 
+    directory: RunDirectory
     resolved: Resolved
     inputs: RunInputs
-    tower: Tower
     rules: Protocol
+    device: torch.device
 
-    @property
-    def device(self) -> torch.device:
-        """Where the tower is."""
-        return next(self.tower.parameters()).device
+    @cached_property
+    def tower(self) -> Tower:
+        """The tower, on its device."""
+        return load_tower(self.directory, self.resolved, self.inputs.anchor.dim).to(self.device)
 
 
 def open_finished(
@@ -204,14 +204,32 @@ def open_finished(
         InputError: If it is not finished, or bound to another anchor space than is there now.
     """
     recipe = directory.read_recipe()
-    resolved = resolve(recipe if data is None else _tested_on(recipe, data, root), load_plugins())
+    if data is not None:
+        recipe = change_data(recipe, data, root)
+    return open_changed(directory, recipe, progress, tests_all=data is not None)
+
+
+def open_changed(
+    directory: RunDirectory, recipe: Recipe, progress: Progress, *, tests_all: bool
+) -> FinishedRun:
+    """Open a finished run by a recipe that differs from its own in what it is tested on.
+
+    Args:
+        directory: Of the run.
+        recipe: Its own, or one with other data.
+        progress: Told what is going on.
+        tests_all: The data is for testing alone.
+
+    Raises:
+        InputError: If it is not finished, or bound to another anchor space than is there now.
+    """
+    directory.check_trained()
+    resolved = resolve(recipe, load_plugins())
     device = build_engine(resolved.recipe).device
-    inputs = open_inputs(
-        resolved, AnchorCache(), str(device), progress.count, tests_all=data is not None
-    )
+    inputs = open_inputs(resolved, AnchorCache(), str(device), progress.count, tests_all=tests_all)
     _check_bound(directory, inputs)
-    tower = load_tower(directory, resolved, inputs.anchor.dim).to(device)
-    return FinishedRun(resolved, inputs, tower, build_protocol(directory, resolved.recipe))
+    rules = build_protocol(directory, resolved.recipe)
+    return FinishedRun(directory, resolved, inputs, rules, device)
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
@@ -360,8 +378,13 @@ def _check_bound(directory: RunDirectory, inputs: RunInputs) -> None:
 
 def _build_tower(resolved: Resolved, inputs: RunInputs) -> Tower:
     recipe = resolved.recipe
+    spec, arguments = resolved.encoder, (resolved.encoder_options, inputs.modality)
     set_seed(recipe.seed)
-    encoder = build(resolved.encoder, resolved.encoder_options, inputs.modality)
+    if spec.starts_from:
+        with inputs.anchor.exported_tower(spec.starts_from) as exported:
+            encoder = build(spec, *arguments, exported)
+    else:
+        encoder = build(spec, *arguments)
     return build_tower(encoder, recipe.head, recipe.tower, inputs.anchor.dim)
 
 
@@ -434,6 +457,7 @@ def _train_by_steps(
         build(resolved.objective, resolved.objective_options),
         resolved.recipe.train,
         accelerator,
+        sides=tuple(resolved.recipe.anchor.sides),
         total_steps=_count_steps(resolved.recipe, batches),
         seed=resolved.recipe.seed,
     )
@@ -504,9 +528,16 @@ def _sigterm_noted() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _tested_on(recipe: Recipe, data: Path, root: Path | None) -> Recipe:
-    """Return the recipe with another manifest as its only data."""
-    source = Choice.model_validate({"kind": "manifest", "path": str(data)})
+def change_data(recipe: Recipe, data: Path, root: Path | None, **options: object) -> Recipe:
+    """Return the recipe with another manifest as its only data.
+
+    Args:
+        recipe: Of the run.
+        data: The manifest.
+        root: Folder of its paths; default: the manifest's.
+        options: Further options of the manifest.
+    """
+    source = Choice.model_validate({"kind": "manifest", "path": str(data), **options})
     update = {"sources": (source,), "test_fold": None, "root": None if root is None else str(root)}
     section = recipe.data.model_copy(update=update)
     evaluation = place_side_files(recipe, data.parent if root is None else root)

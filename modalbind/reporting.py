@@ -7,7 +7,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,10 +17,12 @@ from modalbind.cost import CostMeter
 from modalbind.data.samples import Sample
 from modalbind.evaluation import protocol
 from modalbind.evaluation.comparison import ComparedRow
+from modalbind.evaluation.retrieval import RetrievalScore
 from modalbind.inputs import RunInputs
 from modalbind.recipe import Recipe
 from modalbind.report import (
     AnchorReport,
+    BoundRun,
     Comparison,
     ComparisonRow,
     CostReport,
@@ -31,6 +34,7 @@ from modalbind.report import (
     RetrievalMetrics,
     RetrievalRow,
     RunReport,
+    SumRow,
     ZeroShotMetrics,
     ZeroShotRow,
 )
@@ -52,6 +56,7 @@ class Measured:
     reference: list[protocol.RetrievalRow] = field(default_factory=list)
     zero_shot: list[protocol.ZeroShotRow] = field(default_factory=list)
     gap: list[protocol.GapRow] = field(default_factory=list)
+    sums: list[protocol.SumRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -69,10 +74,7 @@ def build_report(
         command=_command(),
         anchor=_anchor(inputs),
         data=_data(inputs, recipe),
-        retrieval=(
-            *(_retrieval(row, False) for row in measured.retrieval),
-            *(_retrieval(row, True) for row in measured.reference),
-        ),
+        retrieval=_retrieval_rows(measured),
         zero_shot=tuple(map(_zero_shot, measured.zero_shot)),
         gap=tuple(map(_gap, measured.gap)),
         cost=CostReport.model_validate(
@@ -87,6 +89,64 @@ def build_report(
         ),
         loss=_loss_curve(directory),
         recipe=recipe.model_dump(mode="json"),
+        notes=tuple(measured.notes),
+    )
+
+
+def build_bound_report(
+    paths: Sequence[Path],
+    inputs: Sequence[RunInputs],
+    measured: Measured,
+    meter: CostMeter,
+) -> RunReport:
+    """Write down what several runs, bound to one anchor space, were measured at.
+
+    Args:
+        paths: The runs.
+        inputs: What each was tested on, in the same order.
+        measured: Of all of them.
+        meter: Of the measurement; what training cost stands in each run's own report.
+    """
+    recipes = [RunDirectory(path).read_recipe() for path in paths]
+    anchor = inputs[0].anchor
+    return RunReport(
+        name=" + ".join(recipe.modality.name for recipe in recipes),
+        command=_command(),
+        anchor=_anchor(inputs[0]),
+        data=DataReport(
+            name=" | ".join(dict.fromkeys(each.data.name for each in inputs)),
+            licence="; ".join(dict.fromkeys(each.data.licence for each in inputs)),
+            train_pairs=0,
+            test_pairs=sum(_count_pairs(each.data.test) for each in inputs),
+            overlap=None,
+            skipped=dict(sum((Counter(each.data.skipped) for each in inputs), Counter())),
+        ),
+        retrieval=_retrieval_rows(measured, [recipe.modality.name for recipe in recipes]),
+        zero_shot=tuple(map(_zero_shot, measured.zero_shot)),
+        gap=tuple(map(_gap, measured.gap)),
+        sums=tuple(map(_sum, measured.sums)),
+        runs=tuple(
+            BoundRun(
+                modality=recipe.modality.name,
+                name=recipe.name,
+                path=str(path),
+                anchor=anchor.fingerprint,
+            )
+            for recipe, path in zip(recipes, paths, strict=True)
+        ),
+        cost=CostReport.model_validate(
+            {
+                **meter.read(),
+                "anchor_embeddings_computed": sum(each.anchor.computed for each in inputs),
+                "anchor_embeddings_reused": sum(each.anchor.reused for each in inputs),
+            }
+        ),
+        environment=EnvironmentReport(
+            versions=read_versions(),
+            seed=recipes[0].seed,
+            commit=read_commit(),
+            device=recipes[0].device,
+        ),
         notes=tuple(measured.notes),
     )
 
@@ -143,6 +203,24 @@ def _count_pairs(samples: Sequence[Sample]) -> int:
     return sum(max(1, len(sample.captions)) for sample in samples)
 
 
+def _retrieval_rows(measured: Measured, towers: Collection[str] = ()) -> tuple[RetrievalRow, ...]:
+    """Return all rows; those between two of several towers say what was to be expected."""
+    of_pictures = {
+        row.query: row.score.metrics["recall_at_10"].value
+        for row in measured.retrieval
+        if row.target == "image" and row.control == "none"
+    }
+    rows = []
+    for row in measured.retrieval:
+        found = _retrieval(row, False)
+        if row.query in towers and row.target in towers:
+            sides = [of_pictures.get(row.query), of_pictures.get(row.target)]
+            via = None if None in sides else math.prod(side or 0.0 for side in sides)
+            found = found.model_copy(update={"bound": True, "via_pictures": via})
+        rows.append(found)
+    return (*rows, *(_retrieval(row, True) for row in measured.reference))
+
+
 def _retrieval(row: protocol.RetrievalRow, reference: bool) -> RetrievalRow:
     score = row.score
     metrics = {
@@ -185,6 +263,23 @@ def _gap(row: protocol.GapRow) -> GapRow:
         centroid_distance=row.score.centroid_distance,
         alignment=row.score.alignment,
         uniformity=row.score.uniformity,
+    )
+
+
+def _sum(row: protocol.SumRow) -> SumRow:
+    def metric(score: RetrievalScore) -> Metric:
+        return Metric.model_validate(score.metrics["recall_at_10"], from_attributes=True)
+
+    return SumRow(
+        first=row.first,
+        second=row.second,
+        target=row.target,
+        split=row.split,
+        n_queries=row.score.both.n_queries,
+        n_targets=row.score.both.n_targets,
+        both=metric(row.score.both),
+        first_alone=metric(row.score.first_alone),
+        second_alone=metric(row.score.second_alone),
     )
 
 

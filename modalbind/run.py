@@ -38,6 +38,7 @@ from modalbind.errors import (
     UnknownModalityError,
 )
 from modalbind.evaluation.embed import Window, embed_samples, embed_windows
+from modalbind.evaluation.sums import add_up
 from modalbind.inputs import build_modality
 from modalbind.interfaces import Modality
 from modalbind.plugin_manager import Plugins, build, load_plugins
@@ -109,11 +110,7 @@ def load_tower(directory: RunDirectory, resolved: Resolved, dim: int) -> Tower:
         RunError: If the run is not finished.
         CorruptFileError: If the file differs from its checksum.
     """
-    if not directory.tower_note.is_file():
-        raise RunError(
-            f"the tower of {directory.path} asked for; the run is not finished; "
-            "go on with `modalbind align --resume`"
-        )
+    directory.check_trained()
     note = read_json(directory.tower_note)
     if not isinstance(note, dict) or not {"sha256", "encoder"} <= note.keys():
         raise CorruptFileError(
@@ -297,6 +294,20 @@ class AlignedSpace:
         tower = bound.tower(self._device)
         (vectors,) = embed_windows(tower, bound.modality, [windows], self._device, BATCH_SIZE)
         return [(w[0], w[1], v) for w, v in zip(windows, vectors, strict=True)]
+
+    def combine(self, *embeddings: Tensor) -> Tensor:
+        """Return the normalised sum of embeddings: what lies near all of them.
+
+        Args:
+            embeddings: Each unit norm `(n, dim)`, of any modality; row i of all belongs together.
+
+        Returns:
+            Unit-norm float32 `(n, dim)`.
+
+        Source:
+            Girdhar et al. 2023, ImageBind (arXiv 2305.05665), section 4.4: embedding arithmetic.
+        """
+        return add_up(embeddings)
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the cosine similarities of embeddings `(n, dim)` and `(m, dim)`: `(n, m)`."""

@@ -123,6 +123,18 @@ class RunDirectory:
             return False
         return True
 
+    def check_trained(self) -> None:
+        """Refuse a run whose tower is not published yet.
+
+        Raises:
+            RunError: If there is no tower.
+        """
+        if not self.tower_note.is_file():
+            raise RunError(
+                f"the tower of {self.path} asked for; the run is not finished; "
+                "go on with `modalbind align --resume`"
+            )
+
     @contextmanager
     def discarded_if_refused(self, *, is_new: bool) -> Iterator[None]:
         """Leave no trace of a new run whose input turns out to be wrong."""

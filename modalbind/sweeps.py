@@ -100,7 +100,7 @@ def evaluate_sweep(
     path: Path, *, controls: bool = False, console: Console | None = None
 ) -> SweepSummary:
     """Measure every finished run of a sweep again, as `evaluate` does, and summarise them anew."""
-    reports = [evaluate([run], controls=controls, console=console) for run in list_runs(path)]
+    reports = [evaluate(run, controls=controls, console=console) for run in list_runs(path)]
     summary = _summarise(SweepPlan.read(path), reports)
     write_summary(summary, path)
     return summary

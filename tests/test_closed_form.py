@@ -62,7 +62,7 @@ def test_a_closed_form_run_is_a_run_and_learns(toy_world: Path, tmp_path: Path) 
     assert row.trained
     assert row.metrics.hit_at_1.value > 3 * row.metrics.hit_at_1.chance
     assert run.report.cost.pairs_seen == 24
-    assert pipeline.evaluate([run.path]).retrieval == run.report.retrieval
+    assert pipeline.evaluate(run.path).retrieval == run.report.retrieval
     again = pipeline.align(toy.build_recipe(toy_world, **RIDGE), out=tmp_path / "again")
     towers = [(path / "tower.safetensors").read_bytes() for path in (run.path, again.path)]
     assert towers[0] == towers[1]

@@ -178,7 +178,7 @@ def test_a_run_is_measured_on_pairs_in_another_folder(toy_world: Path, tmp_path:
     other.mkdir()
     (toy_world / "star0.json").rename(other / "new.json")
     (other / "pairs.csv").write_text("toy,text\nnew.json,a star\n")
-    report = pipeline.evaluate([run.path], data=other / "pairs.csv")
+    report = pipeline.evaluate(run.path, data=other / "pairs.csv")
     assert (report.data.test_pairs, report.data.overlap, report.zero_shot) == (1, None, ())
     assert {row.language for row in report.retrieval if row.target == "text"} == {"en", "xx"}
 

@@ -236,13 +236,13 @@ def test_another_anchor_is_refused(toy_world: Path, tmp_path: Path) -> None:
         fields = {**table, "space": np.array("another space")}
     np.savez(toy_world / "space.npz", **fields)
     with pytest.raises(AnchorMismatchError, match="is bound to anchor space"):
-        pipeline.evaluate([run.path])
+        pipeline.evaluate(run.path)
 
 
 def test_evaluate_repeats_the_scores_of_align(toy_world: Path, tmp_path: Path) -> None:
     run = pipeline.align(toy.build_recipe(toy_world), out=tmp_path / "run")
     before = run.report
-    after = pipeline.evaluate([run.path])
+    after = pipeline.evaluate(run.path)
     assert after.retrieval == before.retrieval
     assert after.zero_shot == before.zero_shot
     assert after.cost == before.cost, "what the run cost stays what it took to train"
@@ -250,7 +250,7 @@ def test_evaluate_repeats_the_scores_of_align(toy_world: Path, tmp_path: Path) -
 
 def test_controls_are_rows_of_the_same_evaluation(toy_world: Path, tmp_path: Path) -> None:
     run = pipeline.align(toy.build_recipe(toy_world), out=tmp_path / "run")
-    report = pipeline.evaluate([run.path], controls=True)
+    report = pipeline.evaluate(run.path, controls=True)
     for control in ("shuffled", "trivial"):
         rows = [row for row in report.retrieval if row.control == control]
         assert len(rows) == len(
@@ -266,7 +266,7 @@ def test_evaluate_on_other_pairs(toy_world: Path, tmp_path: Path) -> None:
     lines = (toy_world / "pairs.csv").read_text().splitlines()
     header = lines[0].replace("split", "part").replace("fold", "part2")
     (toy_world / "other.csv").write_text("\n".join([header, *lines[1:7]]) + "\n")
-    report = pipeline.evaluate([run.path], data=toy_world / "other.csv")
+    report = pipeline.evaluate(run.path, data=toy_world / "other.csv")
     assert report.data.test_pairs == 6
     assert run.report.data.test_pairs == 12, "the run's own report stays"
 
@@ -302,7 +302,7 @@ def test_a_damaged_report_is_written_again(toy_world: Path, tmp_path: Path) -> N
     run = pipeline.align(recipe, out=tmp_path / "run")
     before = run.report
     for mend in (
-        lambda: pipeline.evaluate([run.path]),
+        lambda: pipeline.evaluate(run.path),
         lambda: pipeline.align(recipe, out=run.path, resume=True),
     ):
         (run.path / "report.json").write_text("{")
@@ -312,8 +312,8 @@ def test_a_damaged_report_is_written_again(toy_world: Path, tmp_path: Path) -> N
 
 def test_controls_stay_once_they_are_there(toy_world: Path, tmp_path: Path) -> None:
     run = pipeline.align(toy.build_recipe(toy_world, train={"max_steps": 2}), out=tmp_path / "run")
-    with_controls = pipeline.evaluate([run.path], controls=True)
-    assert pipeline.evaluate([run.path]).retrieval == with_controls.retrieval
+    with_controls = pipeline.evaluate(run.path, controls=True)
+    assert pipeline.evaluate(run.path).retrieval == with_controls.retrieval
 
 
 def test_an_option_that_is_new_since_then_does_not_stop_a_run_from_going_on(
@@ -342,10 +342,10 @@ def test_other_pairs_have_a_root_of_their_own(toy_world: Path, tmp_path: Path) -
         (other / "files" / f"new{number}.json").write_bytes(content)
     rows = "".join(f"new{number}.json,a star\n" for number in range(3))
     (other / "files" / "pairs.csv").write_text("toy,text\n" + rows)
-    report = pipeline.evaluate([run.path], data=other / "files" / "pairs.csv")
+    report = pipeline.evaluate(run.path, data=other / "files" / "pairs.csv")
     assert report.data.test_pairs == 3
     (other / "pairs.csv").write_text("toy,text\n" + rows)
-    report = pipeline.evaluate([run.path], data=other / "pairs.csv", root=other / "files")
+    report = pipeline.evaluate(run.path, data=other / "pairs.csv", root=other / "files")
     assert report.data.test_pairs == 3
 
 
@@ -354,10 +354,10 @@ def test_a_manifest_that_changed_is_noted_and_not_resumed_on(
 ) -> None:
     recipe = toy.build_recipe(toy_world, train={"max_steps": 2})
     run = pipeline.align(recipe, out=tmp_path / "run")
-    assert pipeline.evaluate([run.path]).notes == ()
+    assert pipeline.evaluate(run.path).notes == ()
     with (toy_world / "pairs.csv").open("a") as file:
         file.write("star0.json,a moon,train,0,star,star0.json\n")
-    (note,) = pipeline.evaluate([run.path]).notes
+    (note,) = pipeline.evaluate(run.path).notes
     assert "has changed since the run was trained" in note
     (run.path / "report.json").unlink()
     with pytest.raises(DataError, match="has changed since it was started"):
@@ -368,7 +368,7 @@ def test_runs_of_other_precision_follow_each_other(toy_world: Path, tmp_path: Pa
     for precision in ("no", "bf16", "no"):
         recipe = toy.build_recipe(toy_world, train={"max_steps": 1, "precision": precision})
         run = pipeline.align(recipe, out=tmp_path / precision, force=True)
-        assert pipeline.evaluate([run.path]).retrieval == run.report.retrieval
+        assert pipeline.evaluate(run.path).retrieval == run.report.retrieval
 
 
 def test_trackers_get_what_is_logged(toy_world: Path, tmp_path: Path) -> None:

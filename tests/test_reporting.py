@@ -74,6 +74,6 @@ def test_other_pairs_are_trained_or_emergent_as_the_run_was(
 ) -> None:
     recipe = toy.build_recipe(toy_world, train={"max_steps": 2})
     run = pipeline.align(recipe, out=tmp_path / "run")
-    report = pipeline.evaluate([run.path], data=toy_world / "pairs.csv")
+    report = pipeline.evaluate(run.path, data=toy_world / "pairs.csv")
     trained = {(r.target, r.language) for r in report.retrieval if r.query == "toy" and r.trained}
     assert trained == {("text", "en")}

@@ -113,7 +113,11 @@ def align(
 
 def evaluate(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="A run, or a sweep; one for now.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run or a sweep; several runs are bound to their common anchor space.",
+        ),
     ],
     data: Annotated[
         Path | None, typer.Option(help="Other pairs to test on than the run's.", metavar="FILE")
@@ -128,24 +132,39 @@ def evaluate(
     root: Annotated[
         Path | None, typer.Option(help="Folder that paths in --data start at.", metavar="DIR")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Of several runs: folder to write the report to.", metavar="DIR"),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a finished run: every direction and language, beside chance and an interval."""
-    _check_evaluate(runs, data, root, controls, against)
+    """Measure a finished run: every direction and language, beside chance and an interval.
 
-    from modalbind import pipeline, report, sweeps
+    Of several runs, every pair of modalities that was never trained together.
+    """
+    _check_evaluate(runs, data, root, controls, against)
+    if out is not None and len(runs) == 1:
+        raise RecipeError(
+            "--out with one run asked for; its report lies in the run; leave --out away"
+        )
+
+    from modalbind import binding, pipeline, report, sweeps
     from modalbind.run import find_run
     from modalbind.rundir import is_sweep
 
     console = None if json else _progress_console()
+    if len(runs) > 1:
+        found = binding.evaluate_together(runs, data=data, root=root, out=out, console=console)
+        _print_result(found, report.render_terminal(found), out, json)
+        return
     run = find_run(runs[0])
     if against is not None:
         other = find_run(against)
         compared = sweeps.compare(run, other, data=data, root=root, console=console)
         _print_result(compared, report.render_comparison_terminal(compared), None, json)
     elif not is_sweep(run):
-        found = pipeline.evaluate([run], data=data, root=root, controls=controls, console=console)
+        found = pipeline.evaluate(run, data=data, root=root, controls=controls, console=console)
         _print_result(found, report.render_terminal(found), None, json)
     elif data is None:
         summary = sweeps.evaluate_sweep(run, controls=controls, console=console)
@@ -160,8 +179,11 @@ def evaluate(
 def _check_evaluate(
     runs: list[Path], data: Path | None, root: Path | None, controls: bool, against: Path | None
 ) -> None:
-    if len(runs) != 1:
-        raise RecipeError(f"one run to evaluate asked for; {len(runs)} given; name one")
+    if len(runs) > 1 and (controls or against):
+        other = "--against" if against else "--controls"
+        raise RecipeError(
+            f"{other} with {len(runs)} runs asked for; it is for one run or sweep; name one"
+        )
     if root is not None and data is None:
         raise RecipeError("--root without --data asked for; a run knows its own; leave it out")
     if controls and (against or data):

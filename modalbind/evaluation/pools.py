@@ -68,7 +68,7 @@ class Pool:
     keys: tuple[Any, ...]
 
 
-def plan_test(samples: Sequence[Sample], links: Sequence[Link], link_source: int = 0) -> TestPlan:
+def plan_test(samples: Sequence[Sample], links: Sequence[Link]) -> TestPlan:
     """Lay out the pools of a test.
 
     An item that belongs to two positive keys which no sample joins stands in its pool once for
@@ -77,7 +77,6 @@ def plan_test(samples: Sequence[Sample], links: Sequence[Link], link_source: int
     Args:
         samples: Test samples.
         links: Further texts and pictures, joined by positive key.
-        link_source: Data set that reads the links' pictures.
     """
     union = _Union()
     for sample in samples:
@@ -85,7 +84,7 @@ def plan_test(samples: Sequence[Sample], links: Sequence[Link], link_source: int
         for key in keys:
             union.join(keys[0], key)
     items: dict[tuple[str, str], dict[tuple[Any, int], None]] = {}
-    found = [*_sample_items(samples), *(_link_item(link, link_source) for link in links)]
+    found = [*_sample_items(samples), *map(_link_item, links)]
     for modality, language, bank_key, positive_key in found:
         items.setdefault((modality, language), {})[(bank_key, union.label(positive_key))] = None
     # A sample without any anchor item has a label that nothing else has.
@@ -133,11 +132,11 @@ def _sample_items(samples: Sequence[Sample]) -> Iterator[Item]:
             yield "image", UNIMODAL_LANGUAGE, (sample.source, image), key
 
 
-def _link_item(link: Link, source: int) -> Item:
+def _link_item(link: Link) -> Item:
     if link.modality == "text":
         language = link.language or "en"
         return "text", language, (link.key, language), link.positive_key
-    return "image", UNIMODAL_LANGUAGE, (source, link.key), link.positive_key
+    return "image", UNIMODAL_LANGUAGE, (link.source, link.key), link.positive_key
 
 
 def build_pool(plan: PoolPlan, embeddings: Tensor) -> Pool:

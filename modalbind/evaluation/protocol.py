@@ -16,6 +16,7 @@ from modalbind.errors import DataError
 from modalbind.evaluation.gap import GapScore, compute_gap
 from modalbind.evaluation.pools import Pool
 from modalbind.evaluation.retrieval import RetrievalScore, compute_retrieval
+from modalbind.evaluation.sums import SumScore, score_sum
 from modalbind.evaluation.zero_shot import ZeroShotScore, compute_zero_shot
 from modalbind.recipe.schema import EvaluationSection
 
@@ -66,6 +67,17 @@ class ZeroShotRow:
     control: Control
     score: ZeroShotScore
     items: ScoredItems
+
+
+@dataclass(frozen=True, slots=True)
+class SumRow:
+    """The sum of two modalities' parts, asked for the whole in a third."""
+
+    first: str
+    second: str
+    target: str
+    split: str
+    score: SumScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +186,31 @@ class Protocol:
             )
             rows.append(row)
         return rows
+
+    def score_sum(
+        self,
+        names: tuple[str, str],
+        parts: tuple[Tensor, Tensor],
+        target: tuple[str, Tensor],
+        labels: tuple[Tensor, Tensor],
+    ) -> SumRow:
+        """Score the sum of two parts against one target modality.
+
+        Args:
+            names: Modalities of the parts.
+            parts: Their embeddings, each `(n, dim)`.
+            target: Modality and embeddings `(m, dim)`.
+            labels: Of queries and targets; queries of one label are resampled together.
+        """
+        score = score_sum(
+            parts,
+            target[1],
+            labels,
+            groups=[str(label) for label in labels[0].tolist()],
+            bootstrap=self.section.bootstrap,
+            seed=self.seed,
+        )
+        return SumRow(*names, target[0], self.split, score)
 
     def score_gaps(self, samples: Pool, pools: Sequence[Pool]) -> list[GapRow]:
         """Measure the gap to every anchor modality, in English where it has languages."""

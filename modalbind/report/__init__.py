@@ -9,6 +9,7 @@ from modalbind.report.files import (
 )
 from modalbind.report.models import (
     AnchorReport,
+    BoundRun,
     CostReport,
     DataReport,
     EnvironmentReport,
@@ -18,6 +19,7 @@ from modalbind.report.models import (
     RetrievalMetrics,
     RetrievalRow,
     RunReport,
+    SumRow,
     ZeroShotMetrics,
     ZeroShotRow,
 )
@@ -30,6 +32,7 @@ from modalbind.report.terminal import (
 
 __all__ = [
     "AnchorReport",
+    "BoundRun",
     "Comparison",
     "ComparisonRow",
     "CostReport",
@@ -41,6 +44,7 @@ __all__ = [
     "RetrievalMetrics",
     "RetrievalRow",
     "RunReport",
+    "SumRow",
     "SweepSummary",
     "ZeroShotMetrics",
     "ZeroShotRow",

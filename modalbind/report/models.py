@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Interval = tuple[float, float]
 Control = Literal["none", "shuffled", "trivial"]
-Group = Literal["trained", "emergent", "anchor", "control"]
+Group = Literal["trained", "bound", "emergent", "anchor", "control"]
 
 GROUPS: dict[Group, str] = {
     "trained": "Trained",
+    "bound": "Emergent between towers: each was trained without the other",
     "emergent": "Emergent: never paired in training",
     "anchor": "The anchor alone: what is there to reach",
     "control": "Controls: what is left without the content",
@@ -107,6 +108,12 @@ class RetrievalRow(Part):
     reference: bool = Field(
         default=False, description="Both sides are the anchor's own: what is there to reach."
     )
+    bound: bool = Field(default=False, description="Both sides are towers, of different runs.")
+    via_pictures: float | None = Field(
+        default=None,
+        description="Of two towers: the product of their own recall@10 of pictures, which is what "
+        "to expect if their errors are independent.",
+    )
     n_queries: int
     n_targets: int
     n_skipped: int = Field(default=0, description="Queries to which no target is relevant.")
@@ -121,6 +128,8 @@ class RetrievalRow(Part):
             return "control"
         if self.reference:
             return "anchor"
+        if self.bound:
+            return "bound"
         return "trained" if self.trained else "emergent"
 
     @property
@@ -145,6 +154,29 @@ class ZeroShotRow(Part):
     n_items: int
     n_classes: int
     metrics: ZeroShotMetrics
+
+
+class SumRow(Part):
+    """The normalised sum of two parts, asked for the whole: recall@10, and each part alone."""
+
+    first: str = Field(description="Modality of one part.")
+    second: str = Field(description="Modality of the other.")
+    target: str = Field(description="Modality of the whole.")
+    split: str
+    n_queries: int
+    n_targets: int
+    both: Metric
+    first_alone: Metric
+    second_alone: Metric
+
+
+class BoundRun(Part):
+    """One of the runs that were bound together."""
+
+    modality: str
+    name: str
+    path: str
+    anchor: str = Field(description="Fingerprint of the space that it is bound to.")
 
 
 class GapRow(Part):
@@ -199,6 +231,10 @@ class RunReport(Part):
     retrieval: tuple[RetrievalRow, ...] = ()
     zero_shot: tuple[ZeroShotRow, ...] = ()
     gap: tuple[GapRow, ...] = ()
+    sums: tuple[SumRow, ...] = ()
+    runs: tuple[BoundRun, ...] = Field(
+        default=(), description="The runs, where several are bound together."
+    )
     cost: CostReport
     environment: EnvironmentReport
     loss: tuple[LossPoint, ...] = ()

@@ -9,18 +9,26 @@ from rich.table import Table
 from rich.text import Text
 
 from modalbind.report.comparison import Comparison
-from modalbind.report.models import GROUPS, Metric, RetrievalRow, RunReport, ZeroShotRow
+from modalbind.report.models import GROUPS, Metric, RetrievalRow, RunReport, SumRow, ZeroShotRow
 from modalbind.report.sweep import Spread, SweepSummary
 
-_STYLES = {"trained": "bold", "emergent": "bold", "anchor": "dim", "control": "dim"}
+_STYLES = {
+    "trained": "bold",
+    "bound": "bold",
+    "emergent": "bold",
+    "anchor": "dim",
+    "control": "dim",
+}
 
 
 def render_terminal(report: RunReport) -> RenderableType:
     """Return the tables of a run: retrieval by group, zero-shot, gap, and what it cost."""
     anchor = report.anchor
     moved = "unchanged" if anchor.is_unmoved else f"CHANGED to {anchor.fingerprint_after[:16]}"
+    shown = [row for row in report.retrieval if not report.runs or row.language in (None, "en")]
     parts: list[RenderableType] = [
-        *_retrieval_tables(report.retrieval),
+        *_retrieval_tables(shown),
+        *_sum_tables(report.sums),
         *_zero_shot_tables(report.zero_shot),
     ]
     if report.gap:
@@ -39,6 +47,9 @@ def render_terminal(report: RunReport) -> RenderableType:
     if skipped:
         parts.append(Text(f"skipped rows: {skipped}"))
     parts.extend(Text(f"note: {note}") for note in report.notes)
+    if len(shown) < len(report.retrieval):
+        hidden = len(report.retrieval) - len(shown)
+        parts.append(Text(f"{hidden} rows of other languages are in the report: --out or --json"))
     return Group(*parts)
 
 
@@ -85,7 +96,7 @@ def _retrieval_table(
     # To fit 80 letters: mean ± deviation and the control's name take the place of other columns.
     is_control = group == "control"
     is_sweep = isinstance(rows[0].metrics.recall_at_10, Spread)
-    is_short = is_control or is_sweep
+    is_short = is_control or is_sweep or group == "bound"
     columns: dict[str, list[str | Text]] = {
         "direction": [Text(row.direction, style=_STYLES[group]) for row in rows],
         "control": [Text(row.control) for row in rows] if is_control else [],
@@ -95,11 +106,29 @@ def _retrieval_table(
         "recall@10": [_value(row.metrics.recall_at_10) for row in rows],
         "95 %": [_interval(row.metrics.recall_at_10) for row in rows],
         "chance": [f"{row.metrics.recall_at_10.chance:.3f}" for row in rows],
+        "via pictures": [_expected(row) for row in rows] if group == "bound" else [],
         "rank": [] if is_short else [_rank(row.metrics.median_rank) for row in rows],
         "pool": [] if is_control else [str(row.n_targets) for row in rows],
         "": [_verdict(row.metrics.recall_at_10) for row in rows],
     }
     return _fill_table(title, columns)
+
+
+def _sum_tables(rows: Sequence[SumRow]) -> list[RenderableType]:
+    if not rows:
+        return []
+    columns: dict[str, list[str | Text]] = {
+        "sum of two parts": [
+            Text(f"{row.first} + {row.second} → {row.target}", style="bold") for row in rows
+        ],
+        "recall@10": [_value(row.both) for row in rows],
+        "95 %": [_interval(row.both) for row in rows],
+        "first": [_value(row.first_alone) for row in rows],
+        "second alone": [_value(row.second_alone) for row in rows],
+        "chance": [f"{row.both.chance:.3f}" for row in rows],
+        "pool": [str(row.n_targets) for row in rows],
+    }
+    return [_fill_table("Arithmetic: each part shows one thing, the whole both", columns)]
 
 
 def _zero_shot_tables(rows: Sequence[ZeroShotRow]) -> list[RenderableType]:
@@ -151,6 +180,10 @@ def _fill_table(title: str, columns: dict[str, list[str | Text]]) -> Table:
 def _value(metric: Metric) -> str:
     std = metric.std if isinstance(metric, Spread) else None
     return f"{metric.value:.3f}" + ("" if std is None else f" ±{std:.3f}")
+
+
+def _expected(row: RetrievalRow) -> str:
+    return "" if row.via_pictures is None else f"{row.via_pictures:.3f}"
 
 
 def _rank(rank: float) -> str:

@@ -46,12 +46,12 @@ def test_a_shared_caption_joins_samples_and_all_of_their_other_captions() -> Non
 def test_links_join_by_positive_key() -> None:
     samples = make(Pair("a", "dog one", positive_key="dog"), Pair("b", "cat", positive_key="cat"))
     links = [
-        Link("image", "d.png", "dog"),
-        Link("image", "bird.png", "bird"),
+        Link("image", "d.png", "dog", source=7),
+        Link("image", "bird.png", "bird", source=7),
         Link("text", "Katze", "cat", "de"),
         Link("text", "plain", "cat"),
     ]
-    plan = plan_test(samples, links, link_source=7)
+    plan = plan_test(samples, links)
     images = find(plan, "image")
     assert images.keys == ((7, "d.png"), (7, "bird.png"))
     assert images.labels[0] == plan.sample_labels[0]
