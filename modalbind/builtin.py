@@ -22,6 +22,7 @@ def modalbind_anchors() -> list[AnchorSpec]:
             api_version=API_VERSION,
             build="modalbind.anchors.openclip:build",
             options=OpenClipOptions,
+            example_source="world",
         ),
         AnchorSpec(
             name="transformers",

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any, cast
 
 import pluggy
@@ -193,19 +193,6 @@ class Plugins:
         self._raise_if_broken("plugin", name)
         raise self._unknown("plugin", name, None, [plugin.name for plugin in self.loaded])
 
-    def check(self, plugin: LoadedPlugin) -> list[str]:
-        """Import every factory of a plugin, and return the `kind name` of each.
-
-        Raises:
-            PluginLoadError: If one cannot be imported.
-        """
-        checked = []
-        for kind, specs in plugin.specs.items():
-            for spec in specs:
-                import_factory(spec)
-                checked.append(f"{kind} {spec.name}")
-        return checked
-
     def _find(self, kind: str, name: str, modality: str | None) -> Spec:
         fitting = [spec for spec in self.specs(kind) if serves(spec, modality)]
         for spec in fitting:
@@ -254,9 +241,10 @@ def normalise(distribution: str) -> str:
 def load_plugins(strict: bool | None = None) -> Plugins:
     """Load every installed plugin, each on its own.
 
-    The core's own offers come first, then the others by name of their distribution; so which of
-    two plugins keeps a name does not depend on the order of installation. `MODALBIND_PLUGINS=a,b`
-    loads only those beside the core, empty loads none.
+    The core's own offers come first, then distributions that bring the modality they are named
+    after (`modalbind-audio`), then the others, by name; so which of two plugins keeps a name does
+    not depend on the order of installation, and nobody takes `audio` from `modalbind-audio`.
+    `MODALBIND_PLUGINS=a,b` loads only those beside the core, empty loads none.
 
     Args:
         strict: Whether a broken plugin is an error; None asks `MODALBIND_STRICT_PLUGINS`.
@@ -265,14 +253,17 @@ def load_plugins(strict: bool | None = None) -> Plugins:
         PluginLoadError: In strict mode, if any plugin is broken; it names all of them.
     """
     allowed = _read_allow_list()
+    candidates = [_Candidate(entry) for entry in _sorted_entry_points(allowed)]
+    failures = [failure for found in candidates if (failure := _try(found, _open))]
     loaded: list[LoadedPlugin] = []
-    failures: list[PluginFailure] = []
-    for entry in _sorted_entry_points(allowed):
-        outcome = _load_one(entry, loaded)
-        if isinstance(outcome, LoadedPlugin):
-            loaded.append(outcome)
+    opened = [found for found in candidates if found.is_open]
+    for candidate in sorted(opened, key=lambda found: not found.is_namesake):
+        failure = _try(candidate, lambda found: _check_offers(found, loaded))
+        if failure:
+            failures.append(failure)
         else:
-            failures.append(outcome)
+            loaded.append(candidate.loaded())
+    failures.sort(key=lambda failure: normalise(failure.distribution))
     if allowed is not None:
         failures.extend(_missing(allowed, [*loaded, *failures]))
     if strict is None:
@@ -318,7 +309,10 @@ def build(spec: Spec, *args: Any) -> Any:
 
 def describe_cause(cause: BaseException) -> str:
     """Return an exception as one line, with its type unless the message stands by itself."""
-    message = " ".join(str(cause).split())
+    try:
+        message = " ".join(str(cause).split())
+    except Exception:  # an exception that cannot even be printed
+        message = ""
     if isinstance(cause, InvalidPluginError):
         return message
     return f"{type(cause).__name__}: {message}" if message else type(cause).__name__
@@ -330,14 +324,30 @@ class _Candidate:
 
     entry: EntryPoint
     specs: dict[str, tuple[Spec, ...]] = field(default_factory=dict)
+    is_open: bool = False
+
+    @property
+    def is_namesake(self) -> bool:
+        """True of the core, and of a distribution named after a modality that it brings."""
+        names = {f"{GROUP}-{spec.name}" for spec in self.specs.get("modality", ())}
+        return normalise(self.distribution) in {CORE, *names}
 
     @property
     def distribution(self) -> str:
-        return self.entry.dist.name if self.entry.dist else self.entry.name
+        return _distribution(self.entry)
 
     @property
     def version(self) -> str:
-        return self.entry.dist.version if self.entry.dist else "unknown"
+        return _read_metadata(self.entry.dist, "Version") or "unknown"
+
+    def offers(self) -> tuple[tuple[str, str], ...]:
+        """Return what can be told of its offers, whatever its hooks have returned."""
+        return tuple(
+            (kind, spec.name)
+            for kind, specs in self.specs.items()
+            for spec in specs
+            if isinstance(spec, Spec) and isinstance(spec.name, str)
+        )
 
     def loaded(self) -> LoadedPlugin:
         kept = {kind: specs for kind, specs in self.specs.items() if specs}
@@ -345,46 +355,32 @@ class _Candidate:
         return LoadedPlugin(self.entry.name, self.distribution, self.version, package, kept)
 
 
-def _load_one(entry: EntryPoint, loaded: Sequence[LoadedPlugin]) -> LoadedPlugin | PluginFailure:
-    """Load, register, call the hooks and check what they return; never raises but for Ctrl-C."""
-    candidate = _Candidate(entry)
+def _try(candidate: _Candidate, step: Callable[[_Candidate], None]) -> PluginFailure | None:
+    """Take one step of loading; return what went wrong, whatever it was but Ctrl-C."""
     printed = io.StringIO()  # a plugin that prints must not spoil the output of --json
     try:
         with contextlib.redirect_stdout(printed):
-            _call_hooks(candidate)
-        _check_offers(candidate, loaded)
+            step(candidate)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         return PluginFailure(
-            entry.name,
+            candidate.entry.name,
             candidate.distribution,
             candidate.version,
             error,
             _hint(candidate, error),
-            tuple(
-                (kind, str(getattr(s, "name", s)))
-                for kind, own in candidate.specs.items()
-                for s in own
-            ),
+            candidate.offers(),
         )
     finally:
         if printed.getvalue():
-            log.debug("plugin %s printed: %s", entry.name, printed.getvalue().strip())
-    return candidate.loaded()
+            log.debug("plugin %s printed: %s", candidate.entry.name, printed.getvalue().strip())
+    return None
 
 
-def _call_hooks(candidate: _Candidate) -> None:
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    plugin = candidate.entry.load()
-    manager.register(plugin, candidate.entry.name)
-    manager.check_pending()
-    if not manager.get_hookcallers(plugin):
-        raise InvalidPluginError(
-            f"{candidate.entry.value} has no hooks",
-            f"mark its functions with @hookimpl, or pip uninstall {candidate.distribution}",
-        )
+def _open(candidate: _Candidate) -> None:
+    """Load, register, call the hooks, and check each spec that they return."""
+    manager = _register(candidate)
     for kind, (hook, _) in KINDS.items():
         offers: list[Spec] = []
         for returned in getattr(manager.hook, hook)():
@@ -394,6 +390,53 @@ def _call_hooks(candidate: _Candidate) -> None:
                 )
             offers.extend(returned)
         candidate.specs[kind] = tuple(offers)
+    for kind, specs in candidate.specs.items():
+        for spec in specs:
+            check_spec(kind, spec, candidate.distribution)
+    candidate.is_open = True
+
+
+def _register(candidate: _Candidate) -> pluggy.PluginManager:
+    """Import the plugin and match its hooks with ours, in a manager of its own."""
+    if not _read_metadata(candidate.entry.dist, "Name"):
+        folder = getattr(candidate.entry.dist, "_path", "its .dist-info folder")
+        raise InvalidPluginError(
+            "its metadata is damaged, it has no name", f"delete {folder}, and install it again"
+        )
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    plugin = candidate.entry.load()
+    try:
+        manager.register(plugin, candidate.entry.name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise _mistaken_hook(candidate, str(error)) from error
+    if not manager.get_hookcallers(plugin):
+        raise InvalidPluginError(
+            f"{candidate.entry.value} has no hooks",
+            f"mark its functions with @hookimpl, or pip uninstall {candidate.distribution}",
+        )
+    return manager
+
+
+def _mistaken_hook(candidate: _Candidate, found: str) -> InvalidPluginError:
+    """Return pluggy's complaint in one line and without paths, and what to do about it."""
+    hooks = [hook for hook, _ in KINDS.values()]
+    named = re.search(rf"'({GROUP}_\w*)'", found)
+    name = named[1] if named else ""
+    if name in hooks:
+        _, definition, complaint = found.split("\n", 2)
+        return broken_promise(
+            candidate.distribution, f"{definition.removeprefix('hookimpl ')}: {complaint}"
+        )
+    prefix = f"{GROUP}_"
+    if near := nearest(name.removeprefix(prefix), (hook.removeprefix(prefix) for hook in hooks)):
+        found = f"modalbind has no hook '{name}', did you mean '{prefix}{near}'?"
+        return broken_promise(candidate.distribution, found)
+    return InvalidPluginError(
+        f"modalbind has no hook '{name}'",
+        "it may need a newer core; try: pip install --upgrade modalbind",
+    )
 
 
 def _check_offers(candidate: _Candidate, loaded: Sequence[LoadedPlugin]) -> None:
@@ -405,7 +448,6 @@ def _check_offers(candidate: _Candidate, loaded: Sequence[LoadedPlugin]) -> None
             )
     for kind, specs in candidate.specs.items():
         for position, spec in enumerate(specs):
-            check_spec(kind, spec, candidate.distribution)
             _check_free(candidate, kind, spec, specs[:position], loaded)
 
 
@@ -476,17 +518,48 @@ def _list_hidden() -> list[str]:
 
 def _sorted_entry_points(allowed: Sequence[str] | None) -> list[EntryPoint]:
     def rank(entry: EntryPoint) -> tuple[bool, str, str]:
-        distribution = normalise(entry.dist.name) if entry.dist else entry.name
+        distribution = normalise(_distribution(entry))
         return distribution != CORE, distribution, entry.name
 
-    found = sorted(entry_points(group=GROUP), key=rank)
+    found = sorted(_find_entry_points(), key=rank)
     if allowed is None:
         return found
     return [entry for entry in found if not rank(entry)[0] or _is_allowed(entry, allowed)]
 
 
+def _find_entry_points() -> list[EntryPoint]:
+    """Return the entry points of the group, whatever stands in those of other distributions."""
+    try:
+        return list(entry_points(group=GROUP))
+    except Exception:  # one file that cannot be read spoils the list of all: read each by itself
+        pass
+    found: dict[str, list[EntryPoint]] = {}
+    for distribution in distributions():
+        name = normalise(_read_metadata(distribution, "Name"))
+        try:
+            own = list(distribution.entry_points.select(group=GROUP))
+            found.setdefault(name, own)  # of two on the path, the first is what is imported
+        except Exception as error:
+            hint = f"try: pip install --force-reinstall {name}"
+            log.warning("entry points of %s cannot be read: %s; %s", name, error, hint)
+    return [entry for entries in found.values() for entry in entries]
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return _read_metadata(entry.dist, "Name") or entry.name
+
+
+def _read_metadata(distribution: Distribution | None, key: str) -> str:
+    """Return what the metadata say, empty if they do not: an interrupted removal leaves none."""
+    try:
+        metadata: Any = distribution.metadata if distribution else {}
+        return str(metadata.get(key) or "")
+    except Exception:
+        return ""
+
+
 def _is_allowed(entry: EntryPoint, allowed: Sequence[str]) -> bool:
-    distribution = normalise(entry.dist.name) if entry.dist else entry.name
+    distribution = normalise(_distribution(entry))
     return any(name == entry.name or normalise(name) == distribution for name in allowed)
 
 

@@ -152,6 +152,54 @@ def test_first_by_distribution_keeps_a_name_and_both_are_named(install):
     assert "bbb-plugin and zzz-plugin" in failure.reason
 
 
+@pytest.mark.parametrize("entry", ["smell", "aroma"])
+@pytest.mark.parametrize("other", ["aaa-smell", "modalbind-aroma"])
+def test_the_distribution_named_after_its_modality_keeps_it(install, other, entry):
+    """Whatever the other is called, and whichever name its entry point bears."""
+    install(other, modality_source(build="other:build"), entry=entry)
+    install("modalbind-smell", modality_source(build="own:build"), entry="smell")
+    plugins = load_plugins()
+    assert plugins.modality("smell").build == "own:build"
+    assert "modalbind-smell" in only_failure(plugins, other).reason
+
+
+def test_a_hook_of_a_newer_core_is_told_from_a_misspelt_one(install):
+    source = "from modalbind.api import hookimpl\n@hookimpl\ndef {}():\n    return []"
+    install("aaa-plugin", source.format("modalbind_encodrs"))
+    install("bbb-plugin", source.format("modalbind_evaluators"))
+    plugins = load_plugins()
+    assert "did you mean 'modalbind_encoders'?" in only_failure(plugins, "aaa-plugin").reason
+    assert "authors of aaa-plugin" in only_failure(plugins, "aaa-plugin").hint
+    assert only_failure(plugins, "bbb-plugin").hint.endswith("--upgrade modalbind")
+
+
+UNTELLABLE = {
+    "error": "class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute",
+    "spec": """
+class Mute:
+    def __getattr__(self, name):
+        raise ValueError(name)
+    def __repr__(self):
+        raise ValueError
+
+from modalbind.api import hookimpl
+
+@hookimpl
+def modalbind_anchors():
+    return [Mute()]
+""",
+}
+
+
+@pytest.mark.parametrize("case", UNTELLABLE)
+def test_what_cannot_be_printed_is_reported_all_the_same(install, case):
+    install("aaa-broken", UNTELLABLE[case])
+    install("smell-plugin", modality_source())
+    plugins = load_plugins()
+    assert "Mute" in only_failure(plugins, "aaa-broken").reason
+    assert plugins.modality("smell").name == "smell"
+
+
 def test_a_name_of_the_core_cannot_be_taken(install):
     install(
         "aaa-plugin",
@@ -231,6 +279,35 @@ def test_allow_list(install, monkeypatch, allowed, names):
     assert not plugins.failures
 
 
+@pytest.mark.parametrize("metadata", [None, "", "Metadata-Version: 2.1\n"])
+def test_a_half_removed_distribution_harms_no_other(install, tmp_path, metadata):
+    install("smell-plugin", modality_source())
+    folder = tmp_path / "half_plugin-1.0.dist-info"
+    folder.mkdir()
+    (folder / "entry_points.txt").write_text("[modalbind]\nhalf = half_plugin\n")
+    if metadata is not None:
+        (folder / "METADATA").write_text(metadata)
+    plugins = load_plugins()
+    assert plugins.modality("smell").name == "smell"
+    failure = only_failure(plugins, "half")
+    assert (failure.version, failure.reason) == (
+        "unknown",
+        "its metadata is damaged, it has no name",
+    )
+    assert f"delete {folder}" in failure.hint
+
+
+@pytest.mark.parametrize("content", [b"[other]\nno equals sign\n", b"[other]\n\xff = a\n"])
+def test_entry_points_that_cannot_be_read_harm_no_other(install, tmp_path, caplog, content):
+    install("smell-plugin", modality_source())
+    install("other-plugin", None)
+    (tmp_path / "other_plugin-1.0.dist-info" / "entry_points.txt").write_bytes(content)
+    plugins = load_plugins()
+    assert plugins.modality("smell").name == "smell"
+    assert plugins.loaded[0].distribution == "modalbind"
+    assert "entry points of other-plugin cannot be read" in caplog.text
+
+
 def test_what_the_allow_list_hides_is_named_where_it_is_missed(install, monkeypatch):
     install("smell-plugin", modality_source())
     install("taste-plugin", modality_source(name="taste"))
@@ -301,15 +378,6 @@ def test_build_of_an_absent_function_and_a_raising_module(install):
 def test_a_factorys_own_errors_pass_through():
     with pytest.raises(ValueError, match="invalid literal"):
         build(spec_with("builtins:int"), "x")
-
-
-def test_check_imports_every_factory(install):
-    install("smell-plugin", modality_source(build="smell_plugin:absent"))
-    plugins = load_plugins()
-    with pytest.raises(PluginLoadError, match="absent"):
-        plugins.check(plugins.plugin("smell-plugin"))
-    with pytest.raises(UnknownNameError, match="plugin 'x'"):
-        plugins.plugin("x")
 
 
 def test_every_hook_has_a_kind():

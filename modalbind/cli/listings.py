@@ -134,22 +134,6 @@ anchors_app = _group("Kinds of frozen space, and which space a run is bound to."
 cache_app = _group("Anchor embeddings that are computed already.", _list_cache)
 
 
-@plugins_app.command("check")
-def check_plugin(
-    name: Annotated[str, typer.Argument(help="Plugin, distribution or modality.")],
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Import everything that a plugin offers, which listing it does not."""
-    plugins = load_plugins(strict=False)
-    plugin = plugins.plugin(name)
-    checked = plugins.check(plugin)
-    if json:
-        print_json({"plugin": plugin.name, "distribution": plugin.distribution, "ok": checked})
-        return
-    print(f"{plugin.distribution} {plugin.version}: {len(checked)} offers can be built from")
-
-
 @recipes_app.command("show")
 def show_recipe(
     name: Annotated[str, typer.Argument(help="Name or file.")],
