@@ -45,10 +45,10 @@ from modalbind.interfaces import (
 )
 from modalbind.maps.options import (
     AnchorTowerOptions,
-    ConvMapOptions,
     CropOptions,
     EraseOptions,
     FlipOptions,
+    GridMapOptions,
     NoiseOptions,
     TimmMapOptions,
 )
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from modalbind.data.published import Publication, PublishedFolder, PublishedItem, label_texts
     from modalbind.encoders.fitting import find_weights, split_by_depth
     from modalbind.maps.augment import build_crop, build_erase, build_flip, build_noise
-    from modalbind.maps.encoders import build_anchor_tower, build_conv_map, build_timm_map
+    from modalbind.maps.encoders import build_anchor_tower, build_grid_map, build_timm_map
     from modalbind.maps.reading import read_map
     from modalbind.maps.sample import MapSample, change_values, check_map, resize_map, split_valid
     from modalbind.world import render_depth, render_heat
@@ -73,7 +73,6 @@ __all__ = [
     "AnchorTowerOptions",
     "AugmentationSpec",
     "BrokenSampleError",
-    "ConvMapOptions",
     "CropOptions",
     "DataError",
     "DatasetSpec",
@@ -81,6 +80,7 @@ __all__ = [
     "EncoderSpec",
     "EraseOptions",
     "FlipOptions",
+    "GridMapOptions",
     "InputError",
     "LabelledOptions",
     "ManifestError",
@@ -106,10 +106,10 @@ __all__ = [
     "Templates",
     "TimmMapOptions",
     "build_anchor_tower",
-    "build_conv_map",
     "build_crop",
     "build_erase",
     "build_flip",
+    "build_grid_map",
     "build_noise",
     "build_timm_map",
     "change_values",
@@ -133,10 +133,10 @@ _LAZY: dict[str, str] = {
     "PublishedFolder": "modalbind.data.published",
     "PublishedItem": "modalbind.data.published",
     "build_anchor_tower": "modalbind.maps.encoders",
-    "build_conv_map": "modalbind.maps.encoders",
     "build_crop": "modalbind.maps.augment",
     "build_erase": "modalbind.maps.augment",
     "build_flip": "modalbind.maps.augment",
+    "build_grid_map": "modalbind.maps.encoders",
     "build_noise": "modalbind.maps.augment",
     "build_timm_map": "modalbind.maps.encoders",
     "change_values": "modalbind.maps.sample",

@@ -19,38 +19,37 @@ from torch.nn import functional as F
 from modalbind.encoders.fitting import find_weights, split_by_depth
 from modalbind.errors import InputError, ShapeError
 from modalbind.interfaces import Modality
-from modalbind.maps.options import GROUPS, AnchorTowerOptions, ConvMapOptions, TimmMapOptions
+from modalbind.maps.options import GROUPS, AnchorTowerOptions, GridMapOptions, TimmMapOptions
 
 MAP_FAMILIES = ("ConvNeXt", "VisionTransformer")
 """Networks of timm that are known to work: no batch normalisation, layers in one list."""
 
 
-class ConvMapEncoder(nn.Module):
-    """Convolutions over maps with group normalisation, averaged over a grid of cells.
+class GridMapEncoder(nn.Module):
+    """Overlapping convolutions with group normalisation, averaged over the cells of a grid.
 
     For little data and few steps: from scratch it learns sooner than the networks of timm, which
-    want long schedules.
+    want long schedules, and it keeps where things are.
 
     Attributes:
-        width: Width of the pooled result, channels times cells.
+        width: Cells times the last stage's channels.
         lora_targets: Empty: it has no linear layers.
     """
 
     lora_targets: tuple[str, ...] = ()
 
-    def __init__(self, options: ConvMapOptions, size_px: int) -> None:
+    def __init__(self, options: GridMapOptions, size_px: int) -> None:
         """Start from torch's default initialisation."""
         super().__init__()
         self.options = options
         self.size_px = size_px
-        first, *later = options.widths
-        stages = [_conv_block(1, first, kernel=7, stride=4)]
-        for before, width in pairwise((first, *later)):
-            blocks = [_conv_block(before, width, kernel=3, stride=2)]
-            blocks += [_conv_block(width, width, kernel=3) for _ in range(options.layers)]
-            stages.append(nn.Sequential(*blocks))
+        stages = [_convolve(1, options.channels[0], 7, options.stride)]
+        for before, channels in pairwise(options.channels):
+            layers = [_convolve(before, channels, 3, 2)]
+            layers += [_convolve(channels, channels, 3, 1) for _ in range(options.layers)]
+            stages.append(nn.Sequential(*layers))
         self.stages = nn.ModuleList(stages)
-        self.width = options.widths[-1] * options.cells**2
+        self.width = options.channels[-1] * options.grid**2
 
     def forward(self, features: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Encode `(n, 1, size, size)` to `(n, width)`.
@@ -62,44 +61,46 @@ class ConvMapEncoder(nn.Module):
         hidden = features
         for stage in self.stages:
             hidden = stage(hidden)
-        return F.adaptive_avg_pool2d(hidden, self.options.cells).flatten(1)
+        return F.adaptive_avg_pool2d(hidden, self.options.grid).flatten(1)
 
-    def portable_options(self) -> ConvMapOptions:
+    def portable_options(self) -> GridMapOptions:
         """Options that build the same architecture."""
         return self.options
 
     def layer_groups(self) -> list[list[nn.Module]]:
-        """Modules by depth, the input first."""
+        """Stages, the input first."""
         return [[stage] for stage in self.stages]
 
 
-def _conv_block(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2),
-        nn.GroupNorm(GROUPS, outputs),
-        nn.GELU(),
-    )
-
-
-def build_conv_map(options: ConvMapOptions, modality: Modality) -> ConvMapEncoder:
-    """Build convolutions for a modality of maps.
+def build_grid_map(options: GridMapOptions, modality: Modality) -> GridMapEncoder:
+    """Build small convolutions for a modality of maps.
 
     Args:
-        options: Their widths and depths.
+        options: Their channels and grid.
         modality: Its `options.size_px` is the side of its features.
 
     Raises:
-        InputError: If the modality has no maps, or they are too small for so many cells.
+        InputError: If the modality has no maps, or the last stage has fewer pixels than the grid
+            has cells.
     """
     size_px = read_size(modality)
-    least_px = options.cells * 4 * 2 ** (len(options.widths) - 1)
-    if size_px < least_px:
+    side = -(-size_px // options.stride)
+    for _ in options.channels[1:]:
+        side = -(-side // 2)
+    if side < options.grid:
         raise InputError(
-            f"encoder 'conv' with {len(options.widths)} stages and {options.cells} cells a side "
-            f"asked for; it needs maps of at least {least_px} px, modality.options.size_px is "
-            f"{size_px}; set encoder.cells lower"
+            f"encoder 'grid' with {options.grid} by {options.grid} cells; of {size_px} px its last "
+            f"stage leaves {side} by {side}; take fewer cells or stages, or a larger size_px"
         )
-    return ConvMapEncoder(options, size_px)
+    return GridMapEncoder(options, size_px)
+
+
+def _convolve(before: int, channels: int, kernel: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, channels, kernel, stride, kernel // 2),
+        nn.GroupNorm(GROUPS, channels),
+        nn.GELU(),
+    )
 
 
 class TimmMapEncoder(nn.Module):

@@ -12,27 +12,29 @@ GROUPS = 8
 """Groups of channels that are normalised together."""
 
 
-class ConvMapOptions(Options):
-    """Convolutions over maps, small and from scratch."""
+class GridMapOptions(Options):
+    """Small convolutions from scratch, averaged over the cells of a grid."""
 
-    widths: tuple[int, ...] = Field(
+    channels: tuple[int, ...] = Field(
         default=(32, 64, 128),
         min_length=1,
-        description="Channels of each stage; the first sees a quarter of the side, each next one "
-        "half of the one before. Multiples of 8.",
+        description="Channels of each stage, multiples of 8; each but the first halves the map.",
     )
-    layers: int = Field(default=1, ge=0, description="Further convolutions in each later stage.")
-    cells: int = Field(
+    stride: int = Field(default=4, ge=1, description="Step of the first convolution, in pixels.")
+    layers: int = Field(
+        default=1, ge=0, description="Further convolutions in each stage but the first."
+    )
+    grid: int = Field(
         default=4,
         ge=1,
-        description="The last stage is averaged over a grid of so many cells a side, so that the "
-        "result knows where things are; 1 is the mean over the map.",
+        description="Cells along each side that the result is averaged over; 1 is the mean over "
+        "the map, which does not tell where things are.",
     )
 
     @model_validator(mode="after")
-    def _check_widths(self) -> ConvMapOptions:
-        if any(width <= 0 or width % GROUPS for width in self.widths):
-            raise ValueError(f"widths {self.widths} are not all multiples of {GROUPS}; change them")
+    def _check(self) -> GridMapOptions:
+        if any(count < GROUPS or count % GROUPS for count in self.channels):
+            raise ValueError(f"channels are not all multiples of {GROUPS}, for the normalisation")
         return self
 
 

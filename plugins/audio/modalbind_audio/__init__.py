@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from modalbind.api import (
-    API_VERSION,
     AugmentationSpec,
     DatasetSpec,
     EncoderSpec,
@@ -54,7 +53,7 @@ def modalbind_modalities() -> list[ModalitySpec]:
         ModalitySpec(
             name="audio",
             summary="Sound files: wav, flac, ogg, opus and mp3, as log-mel, waveform or frames.",
-            api_version=API_VERSION,
+            api_version=1,
             build="modalbind_audio.modality:build",
             options=options.AudioOptions,
             unit="waveform, float32 in -1..1, mono, 16000 Hz",
@@ -105,7 +104,7 @@ def modalbind_encoders() -> list[EncoderSpec]:
         EncoderSpec(
             name=name,
             summary=summary,
-            api_version=API_VERSION,
+            api_version=1,
             build=f"modalbind_audio.{module}:build",
             options=model,
             modality="audio",
@@ -154,7 +153,7 @@ def modalbind_augmentations() -> list[AugmentationSpec]:
         AugmentationSpec(
             name=name,
             summary=summary,
-            api_version=API_VERSION,
+            api_version=1,
             build=f"modalbind_audio.augment:build_{name}",
             options=model,
             modality="audio",

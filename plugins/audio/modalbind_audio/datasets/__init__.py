@@ -6,7 +6,7 @@ them. None downloads anything.
 
 from __future__ import annotations
 
-from modalbind.api import API_VERSION, DatasetSpec, PublishedOptions
+from modalbind.api import DatasetSpec, PublishedOptions
 from modalbind_audio.datasets import options
 
 
@@ -14,7 +14,7 @@ def _spec(name: str, summary: str, model: type[PublishedOptions]) -> DatasetSpec
     return DatasetSpec(
         name=name,
         summary=summary,
-        api_version=API_VERSION,
+        api_version=1,
         build=f"modalbind_audio.datasets.{name.replace('-', '_')}:build",
         options=model,
         modality="audio",
