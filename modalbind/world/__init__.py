@@ -12,6 +12,8 @@ from modalbind.world.captions import (
     UNPICTURED_LANGUAGES,
     caption,
 )
+from modalbind.world.depth import DEPTH_PERCEIVES, DEPTH_PX, render_depth
+from modalbind.world.heat import HEAT_PERCEIVES, HEAT_PX, render_heat
 from modalbind.world.layout import Placement, layout, scene_rng
 from modalbind.world.picture import PICTURE_PERCEIVES, PICTURE_PX, render_picture
 from modalbind.world.scenes import (
@@ -28,6 +30,10 @@ from modalbind.world.scenes import (
 
 __all__ = [
     "ATTRIBUTES",
+    "DEPTH_PERCEIVES",
+    "DEPTH_PX",
+    "HEAT_PERCEIVES",
+    "HEAT_PX",
     "LANGUAGES",
     "PICTURED_LANGUAGES",
     "PICTURE_PERCEIVES",
@@ -43,6 +49,8 @@ __all__ = [
     "caption",
     "layout",
     "perceived",
+    "render_depth",
+    "render_heat",
     "render_picture",
     "scene_from_key",
     "scene_key",
