@@ -79,6 +79,8 @@ def calls(monkeypatch):
         render_comparison_terminal=lambda comparison: "the comparison",
         read_summary=lambda path: Report(),
     )
+    binding = SimpleNamespace(evaluate_together=record("evaluate_together", Report()))
+    monkeypatch.setattr(modalbind, "binding", binding, raising=False)
     monkeypatch.setattr(modalbind, "pipeline", pipeline, raising=False)
     monkeypatch.setattr(modalbind, "sweeps", sweeps, raising=False)
     monkeypatch.setattr(modalbind, "report", report, raising=False)
@@ -183,11 +185,18 @@ def two_runs(tmp_path):
 def test_evaluate(capsys, calls):
     run_json(capsys, "evaluate", "a", "--data", "d.csv")
     run_json(capsys, "evaluate", "a", "--controls")
-    assert [args for _, args, _ in calls] == [([Path("a")],)] * 2
+    assert [args for _, args, _ in calls] == [(Path("a"),)] * 2
     assert [(o["data"], o["controls"]) for _, _, o in calls] == [
         (Path("d.csv"), False),
         (None, True),
     ]
+
+
+def test_evaluate_several_runs(capsys, calls):
+    run_json(capsys, "evaluate", "a", "b", "--data", "d.csv", "--out", "o")
+    ((name, (runs,), options),) = calls
+    assert (name, runs) == ("evaluate_together", [Path("a"), Path("b")])
+    assert (options["data"], options["out"]) == (Path("d.csv"), Path("o"))
 
 
 @pytest.mark.usefixtures("two_runs")
@@ -293,7 +302,8 @@ def test_help(capsys, args):
         (["align", "--resume", "--force"], "one keeps the run, the other replaces it"),
         (["cache", "prune", "fff"], "has none; name one of these"),
         (["evaluate"], "Missing argument"),
-        (["evaluate", "a", "b"], "2 given; name one"),
+        (["evaluate", "a", "b", "--against", "c"], "with 2 runs asked for"),
+        (["evaluate", "a", "--out", "d"], "its report lies in the run"),
         (["evaluate", "a", "--controls", "--against", "b"], "give one"),
         (["evaluate", "a", "--controls", "--data", "d.csv"], "a run's own test"),
         (["evaluate", "a", "--root", "d"], "a run knows its own"),

@@ -119,7 +119,7 @@ def test_ways_to_train_end_in_a_tower_that_loads(
 ) -> None:
     run = pipeline.align(small_recipe(*overrides), out=tmp_path / "run")
     first = run.report  # read now: evaluating writes it anew
-    again = pipeline.evaluate([run.path])
+    again = pipeline.evaluate(run.path)
     assert again.retrieval == first.retrieval
     assert (first.anchor.verified, again.anchor.verified) == ("weights", "cache")
     assert again.cost == first.cost, "measuring again costs the run nothing"
