@@ -26,13 +26,13 @@ MAP_FAMILIES = ("ConvNeXt", "VisionTransformer")
 
 
 class GridMapEncoder(nn.Module):
-    """Overlapping convolutions with group normalisation, averaged over the cells of a grid.
+    """Overlapping convolutions with group normalisation, pooled over the cells of a grid.
 
     For little data and few steps: from scratch it learns sooner than the networks of timm, which
     want long schedules, and it keeps where things are.
 
     Attributes:
-        width: Cells times the last stage's channels.
+        width: Cells, of means and of peaks, times the last stage's channels.
         lora_targets: Empty: it has no linear layers.
     """
 
@@ -49,7 +49,7 @@ class GridMapEncoder(nn.Module):
             layers += [_convolve(channels, channels, 3, 1) for _ in range(options.layers)]
             stages.append(nn.Sequential(*layers))
         self.stages = nn.ModuleList(stages)
-        self.width = options.channels[-1] * options.grid**2
+        self.width = options.channels[-1] * (options.grid**2 + options.peaks**2)
 
     def forward(self, features: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Encode `(n, 1, size, size)` to `(n, width)`.
@@ -61,7 +61,11 @@ class GridMapEncoder(nn.Module):
         hidden = features
         for stage in self.stages:
             hidden = stage(hidden)
-        return F.adaptive_avg_pool2d(hidden, self.options.grid).flatten(1)
+        means = F.adaptive_avg_pool2d(hidden, self.options.grid).flatten(1)
+        if not self.options.peaks:
+            return means
+        peaks = F.adaptive_max_pool2d(hidden, self.options.peaks).flatten(1)
+        return torch.cat([means, peaks], dim=1)
 
     def portable_options(self) -> GridMapOptions:
         """Options that build the same architecture."""
@@ -87,9 +91,10 @@ def build_grid_map(options: GridMapOptions, modality: Modality) -> GridMapEncode
     side = -(-size_px // options.stride)
     for _ in options.channels[1:]:
         side = -(-side // 2)
-    if side < options.grid:
+    cells = max(options.grid, options.peaks)
+    if side < cells:
         raise InputError(
-            f"encoder 'grid' with {options.grid} by {options.grid} cells; of {size_px} px its last "
+            f"encoder 'grid' with {cells} by {cells} cells; of {size_px} px its last "
             f"stage leaves {side} by {side}; take fewer cells or stages, or a larger size_px"
         )
     return GridMapEncoder(options, size_px)

@@ -30,6 +30,12 @@ class GridMapOptions(Options):
         description="Cells along each side that the result is averaged over; 1 is the mean over "
         "the map, which does not tell where things are.",
     )
+    peaks: int = Field(
+        default=0,
+        ge=0,
+        description="Cells along each side whose largest values join the means, so that the result "
+        "tells what small things there are, however few; 0 leaves them out.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> GridMapOptions:

@@ -1,9 +1,9 @@
 """Renders a scene as a thermal camera would see it: temperature in degrees Celsius.
 
-Kind is outline, emissivity, and which part of a body is warmest; size and distance are extent and
-height in the view; warmth is the difference to what surrounds a thing. Colour is not seen. The
-air's temperature, the ground's patches, drift, and the noise of the sensor are nuisance. Letters:
-`u, v` run over -1..1 across a thing.
+Kind is outline, and which part of a body is warmest; size and distance are extent and height in the
+view; warmth is the difference to what surrounds a thing. Colour is not seen. The air's temperature,
+the ground's patches, drift, and the noise of the sensor are nuisance. Letters: `u, v` run over
+-1..1 across a thing.
 """
 
 from __future__ import annotations
@@ -26,23 +26,8 @@ HEAT_PERCEIVES = ("kind", "count", "size", "position", "distance", "warmth")
 """What a thermal picture shows: everything."""
 
 AIR_C = (8.0, 24.0)
-CONTRAST_C = {"cold": (-11.0, -8.0), "warm": (8.0, 11.0), "hot": (24.0, 33.0)}
+CONTRAST_C = {"cold": (-9.0, -7.0), "warm": (7.0, 9.0), "hot": (21.0, 27.0)}
 """How much warmer than what surrounds it a thing is, lowest and highest of a scene."""
-
-EMISSIVITY = {
-    "bell": 0.55,
-    "trumpet": 0.60,
-    "clock": 0.65,
-    "flute": 0.70,
-    "drum": 0.75,
-    "bee": 0.80,
-    "frog": 0.85,
-    "bird": 0.90,
-    "dog": 0.95,
-    "cat": 1.00,
-}
-"""Share of its own warmth that a thing shows; for the rest it mirrors its surroundings, as metal
-does."""
 
 _WARM_PART: dict[str, Callable[[Array, Array], Array]] = {
     "bell": lambda u, v: v + 0 * u,
@@ -56,9 +41,9 @@ _WARM_PART: dict[str, Callable[[Array, Array], Array]] = {
     "dog": lambda u, v: np.zeros_like(u + v),
     "cat": lambda u, v: 2 * np.abs(u) - 1 + 0 * v,
 }
-"""Where a body is warmer or colder than its mean, about -1..1."""
+"""Where a body is warmer or colder than its mean, -1..1."""
 
-_PART_SHARE = 0.3
+_PART_SHARE = 0.8  # how much more, of its warmth, the warmest part has; the coldest has less
 _THING_SHARE = (0.95, 1.05)  # things of one scene are not all alike
 
 _SKY_BELOW_AIR_C = (10.0, 18.0)
@@ -110,14 +95,14 @@ def _background(rng: np.random.Generator) -> Array:
 def _paint(heat_c: Array, thing: Placement, rows_c: Array, contrast_c: float) -> None:
     """Put one thing on what is behind it, with edges soft over one pixel.
 
-    Its mean differs by `contrast_c` from what surrounds it, less what it mirrors; `rows_c`,
+    It differs by `contrast_c` from what surrounds it, more or less where it is warmest; `rows_c`,
     `(height,)`, is the background at each height.
     """
     rows, columns, cover = cover_of(thing, HEAT_PX)
     u = ((_CENTRES[columns] - thing.x) / thing.radius)[None, :]
     v = ((_CENTRES[rows] - thing.y) / thing.radius)[:, None]
     body = 1 + _PART_SHARE * _WARM_PART[thing.kind](u, v).clip(-1, 1)
-    thing_c = np.median(rows_c[rows]) + contrast_c * EMISSIVITY[thing.kind] * body
+    thing_c = np.median(rows_c[rows]) + contrast_c * body
     window = heat_c[rows, columns]
     window += cover * (thing_c - window)
 

@@ -69,4 +69,3 @@ def _paint(pixels: Array, thing: Placement, haze: float, shade: float) -> None:
     colour = colour * (1 - haze) + haze * _HAZE_COLOUR
     window = pixels[rows, columns]
     window += cover[:, :, None].astype(np.float32) * (colour - window)
-
