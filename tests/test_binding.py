@@ -280,3 +280,30 @@ def test_the_command_prints_pairs_and_writes_a_report(
     assert main(["evaluate", *map(str, runs), "--controls"]) == 2
     assert "it is for one run or sweep" in capsys.readouterr().err
     assert main(["evaluate", str(runs[0]), "--out", str(out)]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_quick_starts_of_three_plugins_emerge_in_one_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Sound, depth and heat, each trained alone on English captions of generated scenes."""
+    for plugin in ("audio", "depth", "thermal"):
+        pytest.importorskip(f"modalbind_{plugin}", reason=f"modalbind-{plugin} is not installed")
+    monkeypatch.setenv("MODALBIND_PLUGINS", "audio,depth,thermal")
+    names = ("audio", "depth", "thermal")
+    for name in names:
+        modalbind.align(f"{name}/quickstart", out=tmp_path / name)
+    report = evaluate_together([tmp_path / name for name in names])
+    pairs = [row for row in report.retrieval if row.bound]
+    assert len(pairs) == 6
+    for row in pairs:
+        found = row.metrics.recall_at_10
+        assert row.via_pictures is not None
+        assert found.value >= row.via_pictures / 2 and found.ci95[0] > found.chance
+    for row in report.retrieval:
+        if row.query in names and row.target == "text":
+            assert row.metrics.recall_at_10.ci95[0] > row.metrics.recall_at_10.chance, row.language
+    for total in report.sums:
+        if "text" in (total.first, total.second):
+            assert total.both.ci95[0] > max(total.first_alone.value, total.second_alone.value)
