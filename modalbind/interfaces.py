@@ -101,9 +101,12 @@ class DatasetSpec(Spec):
     Attributes:
         modality: Which it has samples of, or `*` for any; then the factory takes the
             `ModalitySpec` as a third argument.
+        example_modality: Options of the modality that its files are read with, beside the quick
+            start's.
     """
 
     modality: str
+    example_modality: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ SPECS: list[DatasetSpec] = [
         build="modalbind_thermal.datasets.llvip:build",
         options=options.LlvipOptions,
         modality="thermal",
+        example_modality={"encoding": "counts8", "mixes_colours": True},
     ),
     DatasetSpec(
         name="flir-adas-v1",
@@ -25,6 +26,7 @@ SPECS: list[DatasetSpec] = [
         build="modalbind_thermal.datasets.flir_v1:build",
         options=options.FlirV1Options,
         modality="thermal",
+        example_modality={"encoding": "counts8"},
     ),
     DatasetSpec(
         name="flir-adas-v2",
@@ -33,5 +35,6 @@ SPECS: list[DatasetSpec] = [
         build="modalbind_thermal.datasets.flir_v2:build",
         options=options.FlirV2Options,
         modality="thermal",
+        example_modality={"encoding": "counts8"},
     ),
 ]

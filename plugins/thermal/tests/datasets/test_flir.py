@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from modalbind.api import ManifestError
+from modalbind.testing import check_dataset
 
 ONE = ("heat of {classes}",)
 COCO = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}, {"id": 10, "name": "light"}]
@@ -253,3 +254,14 @@ def test_specs_are_complete():
     assert [spec.name for spec in SPECS] == ["llvip", "flir-adas-v1", "flir-adas-v2"]
     for spec in SPECS:
         assert all(field.description for field in spec.options.model_fields.values())
+
+
+@pytest.mark.parametrize("version", ["first", "second"])
+def test_the_contract_of_data_sets(version, request):
+    number = {"first": 1, "second": 2}[version]
+    root = request.getfixturevalue(version)
+    # The made-up copy names a picture that it lacks, as a partial download does.
+    report = check_dataset(f"flir-adas-v{number}", {"only_existing": True}, root)
+    assert report.ok, report.failed
+    tried = {row.check: row.status for row in report.results if row.check.startswith("dataset.")}
+    assert len(tried) >= 6 and set(tried.values()) == {"passed"}, tried

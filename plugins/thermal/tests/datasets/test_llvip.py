@@ -14,6 +14,7 @@ from modalbind_thermal.options import ThermalOptions
 from PIL import Image
 
 from modalbind.api import ManifestError
+from modalbind.testing import check_dataset
 
 PEOPLE = {"010001": ["person", "person"], "010002": [], "190001": ["person"]}
 
@@ -114,3 +115,10 @@ def test_strange_names_and_annotations_are_refused(root):
         (folder / "010001.jpg").rename(folder / "night.jpg")
     with pytest.raises(ManifestError, match=r"the place of picture 'night\.jpg'"):
         build(LlvipOptions(folder="LLVIP"), root)
+
+
+def test_the_contract_of_data_sets(root):
+    report = check_dataset("llvip", {"folder": "LLVIP"}, root)
+    assert report.ok, report.failed
+    tried = {row.check: row.status for row in report.results if row.check.startswith("dataset.")}
+    assert len(tried) >= 6 and set(tried.values()) == {"passed"}, tried
