@@ -67,7 +67,9 @@ def test_broken_samples_are_counted_listed_and_left_out(caplog: pytest.LogCaptur
 
 
 def test_too_many_stop_the_run_and_five_are_named() -> None:
-    with pytest.raises(DataError, match=r"8 of 9 samples .*bad4 \(empty\); mend") as caught:
+    with pytest.raises(
+        DataError, match=r"bad4 \(empty\); the first: bad0 has no bytes; mend"
+    ) as caught:
         check_samples(make("a", *(f"bad{i}" for i in range(8))), load, max_broken_fraction=0.5)
     assert "bad5" not in str(caught.value)
 
