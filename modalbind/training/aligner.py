@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from modalbind.data.loader import derive_seed
 from modalbind.encoders import Tower
-from modalbind.errors import NonFiniteError
+from modalbind.errors import NonFiniteError, RunError
 from modalbind.objectives import LogitScale
 from modalbind.recipe.schema import TrainSection
 from modalbind.training.gather import gather_rows
@@ -224,9 +224,20 @@ class Aligner:
         return tensors
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_tensors` returned."""
+        """Continue from what `state_tensors` returned.
+
+        Raises:
+            RunError: If it is the state of another tower, or of another version.
+        """
         device = self.accelerator.device
         own = self._tower_state()
+        wanted = [TOWER_PREFIX + name for name in own]
+        wanted += [SCALE_PREFIX + name for name in self.scales.state_dict()]
+        if lacking := [name for name in wanted if name not in tensors]:
+            raise RunError(
+                f"the state of a started run asked for; its checkpoint lacks {lacking[0]}, as one "
+                "of another version does; start again with --force"
+            )
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(tensors[TOWER_PREFIX + name].to(device))

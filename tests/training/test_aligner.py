@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from modalbind.data.collate import build_side
 from modalbind.encoders import Tower
 from modalbind.encoders.head import LinearHead
-from modalbind.errors import NonFiniteError
+from modalbind.errors import NonFiniteError, RunError
 from modalbind.objectives.infonce import InfoNce
 from modalbind.objectives.regression import Regression
 from modalbind.recipe.schema import TrainSection
@@ -260,6 +260,14 @@ def test_each_side_has_a_temperature_of_its_own() -> None:
     restored = make_aligner(make_tower(), objective)
     restored.load_state_tensors(aligner.state_tensors())
     assert {side: holder(0.0)[0].item() for side, holder in restored.scales.items()} == after
+
+
+def test_the_state_of_another_version_is_refused() -> None:
+    aligner = make_aligner(make_tower())
+    state = aligner.state_tensors()
+    state["scale.log_scale"] = state.pop("scale.text.log_scale")
+    with pytest.raises(RunError, match=r"lacks scale.text.log_scale.*start again with --force"):
+        aligner.load_state_tensors(state)
 
 
 def test_training_learns() -> None:
