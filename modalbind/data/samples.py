@@ -161,11 +161,10 @@ def check_samples(
     if broken:
         listed = "; ".join(f"{key} ({reason})" for key, reason, _ in broken[:LISTED_BROKEN])
         message = f"{len(broken)} of {len(samples)} samples are broken: {listed}"
-        message += f"; the first: {broken[0][2]}"
         if len(broken) > max_broken_fraction * len(samples) or not kept:
             raise DataError(
-                f"readable samples asked for; {message}; mend or remove them, or raise "
-                "data.max_broken_fraction"
+                f"readable samples asked for; {message}; the first: {broken[0][2]}; mend or remove "
+                "them, or raise data.max_broken_fraction"
             )
         logger.warning("%s; they are left out", message)
     return checked
