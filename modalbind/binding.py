@@ -6,7 +6,7 @@ generated world, or the runs' own test items joined by positive key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,6 @@ from modalbind.cost import CostMeter
 from modalbind.data.options import WorldOptions
 from modalbind.data.samples import Sample
 from modalbind.errors import DataError
-from modalbind.evaluation.embed import embed_samples
 from modalbind.evaluation.pools import (
     UNIMODAL_LANGUAGE,
     Pool,
@@ -30,6 +29,8 @@ from modalbind.evaluation.pools import (
     plan_test,
 )
 from modalbind.evaluation.protocol import Protocol, SumRow
+from modalbind.inputs import restrict_plan
+from modalbind.measure import embed_as_tested
 from modalbind.pipeline import FinishedRun, change_data, open_changed
 from modalbind.plugin_manager import load_plugins
 from modalbind.progress import Progress
@@ -105,17 +106,10 @@ class _Member:
     def modality(self) -> str:
         return self.found.resolved.modality.name
 
-    def embed(self, samples: Sequence[Any]) -> Tensor:
+    def embed(self, samples: Iterable[Any]) -> Tensor:
         """Embed what its modality has read or rendered, `(n, dim)`."""
-        recipe = self.found.resolved.recipe
-        return embed_samples(
-            self.found.tower,
-            self.found.inputs.modality,
-            samples,
-            device=self.found.device,
-            batch_size=recipe.train.batch_size,
-            use_windows=recipe.evaluation.window,
-        )
+        found = self.found
+        return embed_as_tested(found.resolved, found.inputs, found.tower, samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +164,7 @@ class _Bound:
 
     def _embed_member(self, member: _Member, labels: Sequence[int]) -> Pool:
         inputs = member.found.inputs
-        embeddings = member.embed(list(inputs.load_all(inputs.data.test)))
+        embeddings = member.embed(inputs.load_all(inputs.data.test))
         return Pool(
             member.modality,
             UNIMODAL_LANGUAGE,
@@ -208,7 +202,7 @@ def _embed_scenes(member: _Member) -> Embedder:
     dataset = member.found.inputs.data.store.datasets[0]
     modality = member.found.inputs.modality
     return lambda scenes: member.embed(
-        [dataset.load_sample(scene_key(scene), modality) for scene in scenes]
+        dataset.load_sample(scene_key(scene), modality) for scene in scenes
     )
 
 
@@ -271,8 +265,8 @@ def _open_members(
         for link in member.found.inputs.links
     ]
     plan = plan_test([s for member in members for s in member.samples], links)
-    kept = tuple(p for p in plan.pools if p.modality in members[0].found.inputs.anchor.modalities)
-    bound = _Bound(tuple(members), replace(plan, pools=kept), is_world)
+    plan = restrict_plan(plan, members[0].found.inputs.anchor)
+    bound = _Bound(tuple(members), plan, is_world)
     _check_in_common(bound)
     return bound
 

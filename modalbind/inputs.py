@@ -184,8 +184,8 @@ def open_inputs(
     if not tests_all:
         _check_asked(recipe, data)
     kept_links = tuple(link for _, link in links)
-    test = _restrict(plan_test(data.test, kept_links), anchor)
-    val = _restrict(plan_test(data.val, []), anchor) if data.val else None
+    test = restrict_plan(plan_test(data.test, kept_links), anchor)
+    val = restrict_plan(plan_test(data.val, []), anchor) if data.val else None
     prompts = [
         found
         for section in recipe.evaluation.zero_shot
@@ -304,7 +304,7 @@ def _check_asked(recipe: Recipe, data: PreparedData) -> None:
             )
 
 
-def _restrict(plan: TestPlan, anchor: OpenAnchor) -> TestPlan:
+def restrict_plan(plan: TestPlan, anchor: OpenAnchor) -> TestPlan:
     """Leave out pools of modalities that the anchor space does not hold."""
     kept = tuple(pool for pool in plan.pools if pool.modality in anchor.modalities)
     return TestPlan(plan.sample_labels, kept)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -52,16 +55,23 @@ def add_controls(
     measured.notes.append(f"the trivial-feature control sees {', '.join(used)}")
 
 
-def _embed_test(resolved: Resolved, inputs: RunInputs, tower: Tower) -> Pool:
-    embeddings = embed_samples(
+def embed_as_tested(
+    resolved: Resolved, inputs: RunInputs, tower: Tower, samples: Iterable[Any]
+) -> Tensor:
+    """Embed samples as a run's test does, `(n, dim)`; they are read as they are needed."""
+    return embed_samples(
         tower,
         inputs.modality,
-        inputs.load_all(inputs.data.test),
+        samples,
         device=next(tower.parameters()).device,
         batch_size=resolved.recipe.train.batch_size,
         use_windows=resolved.recipe.evaluation.window,
     )
-    return _sample_pool(resolved, inputs, embeddings)
+
+
+def _embed_test(resolved: Resolved, inputs: RunInputs, tower: Tower) -> Pool:
+    samples = inputs.load_all(inputs.data.test)
+    return _sample_pool(resolved, inputs, embed_as_tested(resolved, inputs, tower, samples))
 
 
 def _sample_pool(resolved: Resolved, inputs: RunInputs, embeddings: Tensor) -> Pool:
