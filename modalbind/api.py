@@ -52,6 +52,7 @@ from modalbind.maps.options import (
     NoiseOptions,
     TimmMapOptions,
 )
+from modalbind.maps.specs import map_augmentations, map_encoders
 from modalbind.types import AnchorItem, AnchorSide, Pair, PairBatch
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ __all__ = [
     "find_weights",
     "hookimpl",
     "label_texts",
+    "map_augmentations",
+    "map_encoders",
     "path_pattern",
     "read_map",
     "render_depth",

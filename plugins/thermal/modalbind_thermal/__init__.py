@@ -6,26 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from modalbind.api import (
-    AnchorTowerOptions,
     AugmentationSpec,
-    CropOptions,
     DatasetSpec,
     EncoderSpec,
-    EraseOptions,
-    FlipOptions,
-    GridMapOptions,
     ModalitySpec,
     NoiseOptions,
     Options,
-    TimmMapOptions,
     hookimpl,
+    map_augmentations,
+    map_encoders,
 )
 from modalbind_thermal.datasets import SPECS as DATASETS
 from modalbind_thermal.options import DriftOptions, GainOptions, ThermalOptions
 
 __version__ = "0.1.0"
 
-_SMALL_NETWORK = {"model": "convnext_atto", "args": {"depths": [1, 1, 1, 1], "dims": [8] * 4}}
 _COUNTS = {"encoding": "counts8"}
 
 
@@ -50,36 +45,8 @@ def modalbind_modalities() -> list[ModalitySpec]:
 
 @hookimpl
 def modalbind_encoders() -> list[EncoderSpec]:
-    """Return the encoders for thermal pictures; the core has them for all maps."""
-    return [
-        EncoderSpec(
-            name="grid",
-            summary="Small convolutions from scratch, pooled over the cells of a grid.",
-            api_version=1,
-            build="modalbind.api:build_grid_map",
-            options=GridMapOptions,
-            modality="thermal",
-            example={"channels": [8, 16], "grid": 2, "peaks": 1},
-        ),
-        EncoderSpec(
-            name="timm",
-            summary="A vision transformer or ConvNeXt of timm with one input channel.",
-            api_version=1,
-            build="modalbind.api:build_timm_map",
-            options=TimmMapOptions,
-            modality="thermal",
-            example=_SMALL_NETWORK,
-        ),
-        EncoderSpec(
-            name="anchor",
-            summary="A copy of the anchor's own image tower with one input channel.",
-            api_version=1,
-            build="modalbind.api:build_anchor_tower",
-            options=AnchorTowerOptions,
-            modality="thermal",
-            starts_from="image",
-        ),
-    ]
+    """Return the encoders for thermal pictures: those that the core has for any map."""
+    return map_encoders("thermal")
 
 
 @hookimpl
@@ -93,9 +60,7 @@ def modalbind_augmentations() -> list[AugmentationSpec]:
     """Return the augmentations for thermal pictures."""
     own, shared = "modalbind_thermal.augment", "modalbind.api"
     return [
-        _augmentation("flip", shared, FlipOptions, "Mirrors a picture, left to right."),
-        _augmentation("crop", shared, CropOptions, "Keeps a random rectangle of a picture."),
-        _augmentation("erase", shared, EraseOptions, "Marks rectangles as not measured."),
+        *map_augmentations("thermal"),
         _augmentation(
             "noise",
             shared,
