@@ -43,6 +43,29 @@ class ModalitySection(Section):
     )
 
 
+class CalibrationSection(Section):
+    """Means taken away, or whitening: fitted on named data, the same for every item after that."""
+
+    kind: Literal["mean", "whiten"] = Field(
+        default="mean",
+        description="`mean` takes each modality's mean away and normalises again (GR-CLIP); "
+        "`whiten` also makes the modality's covariance round.",
+    )
+    data: tuple[str, ...] = Field(
+        min_length=1,
+        description="Manifests (columns text, language, image and the modality's), or .txt files "
+        "of English sentences, that it is fitted on; relative to the data root.",
+    )
+    by_language: bool = Field(
+        default=False,
+        description="A mean for each language of texts. It needs unlabelled text of a language, "
+        "which the report then says.",
+    )
+    shrinkage: float = Field(
+        default=0.1, ge=0, le=1, description="`whiten`: share of a round covariance mixed in."
+    )
+
+
 class AnchorSection(Section):
     """The frozen space that the new modality is aligned to."""
 
@@ -56,6 +79,14 @@ class AnchorSection(Section):
     sides: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={"text": 1.0},
         description="Which of its modalities the samples are paired with, and their weight.",
+    )
+    fractions: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=dict,
+        description="Share of the training samples that keep their anchors on a side "
+        "(`image: 0.05`); the others are trained without it. Drawn by the recipe's seed.",
+    )
+    calibration: CalibrationSection | None = Field(
+        default=None, description="Makes another space of it, with another fingerprint."
     )
     batch_size: int = Field(default=256, ge=1, description="Items encoded at once.")
     verify: Literal["auto", "weights"] = Field(
@@ -131,9 +162,15 @@ class LoraSection(Section):
 class HeadSection(Section):
     """The projection from the encoder's width to the anchor's dim."""
 
-    kind: Literal["linear", "mlp", "none"] = Field(
+    kind: Literal["linear", "deep_linear", "mlp", "none"] = Field(
         default="linear",
-        description="Its form; `none` for an encoder that already ends in the anchor's dim.",
+        description="Its form; `deep_linear` is `layers` linear maps in a row, published as the "
+        "one map that they are; `none` for an encoder that already ends in the anchor's dim.",
+    )
+    layers: int = Field(default=2, ge=1, description="Linear maps inside `deep_linear`.")
+    skip: bool = Field(
+        default=False,
+        description="Whether maps of `deep_linear` that keep the width add their input.",
     )
     hidden: int = Field(default=0, ge=0, description="Width inside `mlp`; 0 = the encoder's.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Before the last layer.")
@@ -154,14 +191,39 @@ class TowerSection(Section):
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+Solver = Literal["adamw", "least_squares", "ridge", "procrustes", "cca"]
+
+
+class ClosedFormSection(Section):
+    """Options of the solvers in closed form."""
+
+    centre: bool = Field(
+        default=True, description="Fit around the means of both sides; else through the origin."
+    )
+    components: int | None = Field(
+        default=None, ge=1, description="Canonical pairs that `cca` keeps; default: all."
+    )
+    rank: int | None = Field(
+        default=None,
+        ge=1,
+        description="Keep so many singular values of the fitted outputs (reduced-rank regression).",
+    )
+    keep_mean: bool = Field(
+        default=False,
+        description="Whether embeddings keep the mean of the anchor embeddings. It is the same "
+        "for every sample; where the fit is shrunk, all of them would point to it.",
+    )
+
+
 class TrainSection(Section):
     """How the tower is found: by the loop, or in closed form."""
 
-    solver: Literal["adamw", "ridge"] = Field(
+    solver: Solver = Field(
         default="adamw",
-        description="`adamw` trains by the objective; `ridge` fits a linear head on the encoder "
+        description="`adamw` trains by the objective; the others fit a linear head on the encoder "
         "as it is, in closed form: no steps, no objective, no augmentation.",
     )
+    closed_form: ClosedFormSection = ClosedFormSection()
     epochs: int = Field(default=10, ge=1, description="Passes over the training samples.")
     max_steps: int | None = Field(default=None, ge=1, description="Stop after so many steps.")
     batch_size: int = Field(default=64, ge=2, description="Samples per optimizer step.")
@@ -209,8 +271,10 @@ class ZeroShotSection(Section):
         description="JSON file `{language: {label: class name}}`, relative to the data root."
     )
     label_column: str = Field(default="class", description="Manifest column with the label.")
-    templates: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="Prompt templates with `{label}`, by language."
+    templates: dict[str, tuple[str, ...]] | str = Field(
+        default_factory=dict,
+        description="Prompt templates with `{label}`, by language; or the name of a set that "
+        "ships with modalbind, or a YAML file of them relative to the data root.",
     )
 
 
@@ -224,6 +288,21 @@ class EvaluationSection(Section):
     )
     link_text_image: bool = Field(
         default=True, description="Score the anchor's own text-image retrieval beside the tower."
+    )
+    languages: tuple[str, ...] = Field(
+        default=(), description="Languages of anchor texts that are tested; empty: all there are."
+    )
+    language_shares: str = Field(
+        default="auto",
+        description="Share of each language in what the text encoder learnt from: a name that "
+        "modalbind knows, a YAML file relative to the data root, or `auto` by the encoder.",
+    )
+    calibration: CalibrationSection | None = Field(
+        default=None, description="Of all embeddings, after training; the run stays as it is."
+    )
+    closed_forms: bool = Field(
+        default=False,
+        description="Score all closed forms beside a tower whose encoder is frozen.",
     )
     zero_shot: tuple[ZeroShotSection, ...] = Field(default=(), description="Classifications.")
     bootstrap: int = Field(default=1000, ge=0, description="Resamples of an interval.")
@@ -254,17 +333,22 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_closed_form(self) -> Recipe:
-        if self.train.solver != "ridge":
+        solver = self.train.solver
+        if solver == "adamw":
             return self
         if self.head.kind != "linear" or not self.head.bias:
-            raise ValueError("train.solver ridge fits a linear head with a bias; set head to that")
+            raise ValueError(
+                f"train.solver {solver} fits a linear head with a bias; set head to that"
+            )
         unused = {
             "augment": bool(self.augment),
             "tower.lora": self.tower.lora is not None,
             "train.select_every": self.train.select_every > 0,
         }
         if found := [name for name, is_set in unused.items() if is_set]:
-            raise ValueError(f"train.solver ridge takes no steps; leave out {', '.join(found)}")
+            raise ValueError(
+                f"train.solver {solver} takes no steps; leave out {', '.join(found)}"
+            )
         return self
 
     @model_validator(mode="after")
