@@ -53,7 +53,7 @@ from modalbind.maps.options import (
     TimmMapOptions,
 )
 from modalbind.maps.specs import map_augmentations, map_encoders
-from modalbind.types import AnchorItem, AnchorSide, Pair, PairBatch
+from modalbind.types import AnchorItem, AnchorSide, Pair, PairBatch, TextSample
 
 if TYPE_CHECKING:
     from modalbind.data.published import Publication, PublishedFolder, PublishedItem, label_texts
@@ -105,6 +105,7 @@ __all__ = [
     "ShapeError",
     "SplitName",
     "Templates",
+    "TextSample",
     "TimmMapOptions",
     "build_anchor_tower",
     "build_crop",

@@ -23,14 +23,15 @@ from modalbind.errors import DataError
 from modalbind.evaluation.pools import (
     UNIMODAL_LANGUAGE,
     Pool,
+    PoolPlan,
     TestPlan,
     build_pool,
     name_group,
     plan_test,
+    split_by_language,
 )
 from modalbind.evaluation.protocol import Protocol, SumRow
-from modalbind.inputs import restrict_plan
-from modalbind.measure import embed_as_tested
+from modalbind.measure import embed_as_tested, score_by_language
 from modalbind.pipeline import FinishedRun, change_data, open_changed
 from modalbind.plugin_manager import load_plugins
 from modalbind.progress import Progress
@@ -129,20 +130,28 @@ class _Bound:
         anchor_pools = self._embed_anchor_pools()
         measured = Measured()
         pools: list[Pool] = []
+        by_language: list[list[Pool]] = []
         start = 0
         for member in self.members:
             labels = self.plan.sample_labels[start : start + len(member.samples)]
             start += len(member.samples)
             pool = self._embed_member(member, labels)
             pools.append(pool)
-            measured.retrieval += member.found.rules.score_samples(pool, anchor_pools)
+            by_language.append(split_by_language(pool, [s.language for s in member.samples]))
+            measured.retrieval += score_by_language(
+                member.found.rules, pool, member.samples, anchor_pools
+            )
             measured.zero_shot += member.found.rules.score_classes(
                 pool, member.found.inputs.class_sets
             )
             measured.gap += member.found.rules.score_gaps(pool, anchor_pools)
-        for first, second in combinations(pools, 2):
-            measured.retrieval += self.rules.score_samples(first, [second])
-            measured.gap += self.rules.score_gaps(first, [second])
+        # A tower of texts has the name of the anchor's side, which others were trained on.
+        untrained = replace(self.rules, paired=frozenset())
+        for first, second in combinations(by_language, 2):
+            for part in first:
+                measured.bound += untrained.score_samples(part, second)
+        for one, other in combinations(pools, 2):
+            measured.gap += self.rules.score_gaps(one, [other])
         measured.reference = self.rules.score_anchor(anchor_pools)
         if self.is_world:
             measured.sums = self._score_sums()
@@ -150,13 +159,7 @@ class _Bound:
 
     def _embed_anchor_pools(self) -> list[Pool]:
         """Look each item up in the first member that has it."""
-        found: dict[tuple[str, Any], Tensor] = {}
-        for member in self.members:
-            for modality, bank in member.found.inputs.banks.items():
-                for key, row in bank.rows.items():
-                    if modality != "text":
-                        key = (key[0] + member.offset, key[1])
-                    found.setdefault((modality, key), bank.embeddings[row])
+        found = _list_embedded(self.members)
         return [
             build_pool(pool, torch.stack([found[pool.modality, key] for key in pool.keys]))
             for pool in self.plan.pools
@@ -190,7 +193,8 @@ class _Bound:
             "image": embed_anchor("image", scene_key),
         }
         for member in self.members:
-            embedders[member.modality] = _embed_scenes(member)
+            if not member.found.resolved.modality.is_text:  # the anchor's text stands for texts
+                embedders[member.modality] = _embed_scenes(member)
         return score_world_sums(embedders, scenes, self.rules)
 
 
@@ -265,10 +269,40 @@ def _open_members(
         for link in member.found.inputs.links
     ]
     plan = plan_test([s for member in members for s in member.samples], links)
-    plan = restrict_plan(plan, members[0].found.inputs.anchor)
+    plan = _keep_embedded(plan, members)
     bound = _Bound(tuple(members), plan, is_world)
     _check_in_common(bound)
     return bound
+
+
+def _list_embedded(members: Sequence[_Member]) -> dict[tuple[str, Any], Tensor]:
+    """Return the anchor embeddings that the members' tests have, each from the first that has."""
+    found: dict[tuple[str, Any], Tensor] = {}
+    for member in members:
+        for modality, bank in member.found.inputs.banks.items():
+            for key, row in bank.rows.items():
+                if modality != "text":
+                    key = (key[0] + member.offset, key[1])
+                found.setdefault((modality, key), bank.embeddings[row])
+    return found
+
+
+def _keep_embedded(plan: TestPlan, members: Sequence[_Member]) -> TestPlan:
+    """Leave out anchor items that no member tests on, such as texts in other languages."""
+    found = _list_embedded(members)
+    pools = []
+    for pool in plan.pools:
+        rows = [row for row, key in enumerate(pool.keys) if (pool.modality, key) in found]
+        if rows:
+            kept = PoolPlan(
+                pool.modality,
+                pool.language,
+                tuple(pool.keys[row] for row in rows),
+                tuple(pool.labels[row] for row in rows),
+                tuple(pool.groups[row] for row in rows),
+            )
+            pools.append(kept)
+    return TestPlan(plan.sample_labels, tuple(pools))
 
 
 def _is_of_world(recipe: Recipe) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -89,6 +89,13 @@ class RunInputs:
 def build_modality(resolved: Resolved) -> Modality:
     """Build what reads the samples."""
     return build(resolved.modality, resolved.modality_options)  # type: ignore[no-any-return]
+
+
+def prepare_samples(modality: Modality, samples: Iterable[Any]) -> None:
+    """Let a modality that computes features of many samples at once do so now."""
+    prepare = getattr(modality, "prepare", None)
+    if prepare is not None:
+        prepare(list(samples))
 
 
 def place_side_files(recipe: Recipe, base: Path) -> EvaluationSection:
@@ -181,11 +188,14 @@ def open_inputs(
         links = _check_links(links, datasets[0], tests_all)
     pictured = _list_pictured(sides) if opens_pictures else ()
     data = prepare_data(store, weights, recipe.data, sides, pictured=pictured, tests_all=tests_all)
+    if embeds:
+        prepare_samples(modality, map(store.load, (*data.train, *data.val, *data.test)))
     if not tests_all:
         _check_asked(recipe, data)
     kept_links = tuple(link for _, link in links)
-    test = restrict_plan(plan_test(data.test, kept_links), anchor)
-    val = restrict_plan(plan_test(data.val, []), anchor) if data.val else None
+    languages = recipe.evaluation.languages
+    test = restrict_plan(plan_test(data.test, kept_links), anchor, languages)
+    val = restrict_plan(plan_test(data.val, []), anchor, languages) if data.val else None
     prompts = [
         found
         for section in recipe.evaluation.zero_shot
@@ -304,9 +314,20 @@ def _check_asked(recipe: Recipe, data: PreparedData) -> None:
             )
 
 
-def restrict_plan(plan: TestPlan, anchor: OpenAnchor) -> TestPlan:
-    """Leave out pools of modalities that the anchor space does not hold."""
-    kept = tuple(pool for pool in plan.pools if pool.modality in anchor.modalities)
+def restrict_plan(plan: TestPlan, anchor: OpenAnchor, languages: Collection[str] = ()) -> TestPlan:
+    """Leave out pools of modalities that the anchor space does not hold, and texts not asked for.
+
+    Args:
+        plan: Of a test.
+        anchor: The space.
+        languages: Of texts that are kept; empty keeps all.
+    """
+    kept = tuple(
+        pool
+        for pool in plan.pools
+        if pool.modality in anchor.modalities
+        and (pool.modality != "text" or not languages or pool.language in languages)
+    )
     return TestPlan(plan.sample_labels, kept)
 
 

@@ -67,6 +67,8 @@ class ModalitySpec(Spec):
         quickstart_recipe: Recipe that runs with no data and no network.
         perceives: Attributes of the generated world that this modality can sense; empty if
             it has no renderer. Captions of its samples mention no others.
+        is_text: Its samples are texts, each in a language, and no files: data sets make them
+            (`TextSample`), and nothing is rendered.
     """
 
     unit: str
@@ -74,6 +76,7 @@ class ModalitySpec(Spec):
     default_recipe: str
     quickstart_recipe: str
     perceives: tuple[str, ...] = ()
+    is_text: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +150,10 @@ class Modality(Protocol):
     """How samples of one modality are read and turned into features; no learned weights.
 
     Instances are picklable (loader workers). All methods are deterministic.
+
+    Optional: `prepare(samples)`, called with a list of samples before features of any of them are
+    asked for. A modality whose features are what a frozen encoder makes of a sample computes them
+    there, many at once.
     """
 
     is_padded: bool

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from modalbind.data.samples import Sample
 from modalbind.encoders import Tower
 from modalbind.evaluation.embed import embed_samples
-from modalbind.evaluation.pools import Pool, name_group
-from modalbind.evaluation.protocol import Control, Protocol
+from modalbind.evaluation.pools import Pool, name_group, split_by_language
+from modalbind.evaluation.protocol import Control, Protocol, RetrievalRow
 from modalbind.inputs import RunInputs
 from modalbind.recipe import Recipe, Resolved
 from modalbind.reporting import Measured
@@ -21,7 +22,8 @@ from modalbind.trivial import predict_trivial
 
 def build_protocol(directory: RunDirectory, recipe: Recipe) -> Protocol:
     """Return the rules of the run's tests; what was paired is what the run wrote down."""
-    paired = frozenset((side, language) for side, language in directory.read_identity()["paired"])
+    # Runs from before samples had languages name two of the three.
+    paired = frozenset((*entry, "")[:3] for entry in directory.read_identity()["paired"])
     split = recipe.data.test_split if recipe.data.test_fold is None else "test"
     return Protocol(recipe.evaluation, split, recipe.seed, paired)
 
@@ -31,7 +33,7 @@ def measure(resolved: Resolved, inputs: RunInputs, tower: Tower, rules: Protocol
     samples = _embed_test(resolved, inputs, tower)
     pools = inputs.embed_pools(inputs.test)
     measured = Measured()
-    measured.retrieval = rules.score_samples(samples, pools)
+    measured.retrieval = score_by_language(rules, samples, inputs.data.test, pools)
     if resolved.recipe.evaluation.link_text_image:
         measured.reference = rules.score_anchor(pools)
     measured.zero_shot = rules.score_classes(samples, inputs.class_sets)
@@ -50,9 +52,32 @@ def add_controls(
         "trivial": _sample_pool(resolved, inputs, trivial),
     }
     for control, samples in embedded.items():
-        measured.retrieval += rules.score_samples(samples, pools, control)
+        measured.retrieval += score_by_language(rules, samples, inputs.data.test, pools, control)
         measured.zero_shot += rules.score_classes(samples, inputs.class_sets, control)
     measured.notes.append(f"the trivial-feature control sees {', '.join(used)}")
+
+
+def score_by_language(
+    rules: Protocol,
+    pool: Pool,
+    samples: Sequence[Sample],
+    pools: Sequence[Pool],
+    control: Control = "none",
+) -> list[RetrievalRow]:
+    """Score samples against every pool; those that have a language, language by language.
+
+    Args:
+        rules: Of the test.
+        pool: The embedded samples.
+        samples: The same samples, in the same order.
+        pools: What they are scored against.
+        control: Whose embeddings they have.
+    """
+    return [
+        row
+        for part in split_by_language(pool, [sample.language for sample in samples])
+        for row in rules.score_samples(part, pools, control)
+    ]
 
 
 def embed_as_tested(

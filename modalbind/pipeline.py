@@ -362,10 +362,10 @@ def _list_changed(directory: RunDirectory, inputs: RunInputs) -> list[str]:
     ]
 
 
-def _list_paired(samples: Sequence[Sample], sides: Collection[str]) -> set[tuple[str, str]]:
-    """Return `(modality, language)` of everything that training pairs the samples with."""
+def _list_paired(samples: Sequence[Sample], sides: Collection[str]) -> set[tuple[str, str, str]]:
+    """Return what training pairs: modality, its language, and the language of the sample."""
     return {
-        (side, key[1] if side == "text" else UNIMODAL_LANGUAGE)
+        (side, key[1] if side == "text" else UNIMODAL_LANGUAGE, sample.language)
         for side in sides
         for sample in samples
         for key, _ in list_anchors(sample, side)

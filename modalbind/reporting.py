@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +53,7 @@ class Measured:
     """Rows of a report, gathered."""
 
     retrieval: list[protocol.RetrievalRow] = field(default_factory=list)
+    bound: list[protocol.RetrievalRow] = field(default_factory=list)
     reference: list[protocol.RetrievalRow] = field(default_factory=list)
     zero_shot: list[protocol.ZeroShotRow] = field(default_factory=list)
     gap: list[protocol.GapRow] = field(default_factory=list)
@@ -121,7 +122,7 @@ def build_bound_report(
             overlap=None,
             skipped=dict(sum((Counter(each.data.skipped) for each in inputs), Counter())),
         ),
-        retrieval=_retrieval_rows(measured, [recipe.modality.name for recipe in recipes]),
+        retrieval=_retrieval_rows(measured),
         zero_shot=tuple(map(_zero_shot, measured.zero_shot)),
         gap=tuple(map(_gap, measured.gap)),
         sums=tuple(map(_sum, measured.sums)),
@@ -203,22 +204,27 @@ def _count_pairs(samples: Sequence[Sample]) -> int:
     return sum(max(1, len(sample.captions)) for sample in samples)
 
 
-def _retrieval_rows(measured: Measured, towers: Collection[str] = ()) -> tuple[RetrievalRow, ...]:
+def _retrieval_rows(measured: Measured) -> tuple[RetrievalRow, ...]:
     """Return all rows; those between two of several towers say what was to be expected."""
     of_pictures = {
-        row.query: row.score.metrics["recall_at_10"].value
+        (row.query, row.language): row.score.metrics["recall_at_10"].value
         for row in measured.retrieval
         if row.target == "image" and row.control == "none"
     }
-    rows = []
-    for row in measured.retrieval:
-        found = _retrieval(row, False)
-        if row.query in towers and row.target in towers:
-            sides = [of_pictures.get(row.query), of_pictures.get(row.target)]
-            via = None if None in sides else math.prod(side or 0.0 for side in sides)
-            found = found.model_copy(update={"bound": True, "via_pictures": via})
-        rows.append(found)
-    return (*rows, *(_retrieval(row, True) for row in measured.reference))
+    bound = []
+    for row in measured.bound:
+        sides = [
+            of_pictures.get((side, row.language), of_pictures.get((side, "")))
+            for side in (row.query, row.target)
+        ]
+        via = None if None in sides else math.prod(side or 0.0 for side in sides)
+        update = {"bound": True, "via_pictures": via}
+        bound.append(_retrieval(row, False).model_copy(update=update))
+    return (
+        *(_retrieval(row, False) for row in measured.retrieval),
+        *bound,
+        *(_retrieval(row, True) for row in measured.reference),
+    )
 
 
 def _retrieval(row: protocol.RetrievalRow, reference: bool) -> RetrievalRow:
@@ -231,6 +237,8 @@ def _retrieval(row: protocol.RetrievalRow, reference: bool) -> RetrievalRow:
         query=row.query,
         target=row.target,
         language=row.language or None,
+        anchor_language=row.anchor_language or None,
+        from_anchor=row.from_anchor,
         split=row.split,
         trained=row.trained,
         control=row.control,

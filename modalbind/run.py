@@ -39,7 +39,7 @@ from modalbind.errors import (
 )
 from modalbind.evaluation.embed import Window, embed_samples, embed_windows
 from modalbind.evaluation.sums import add_up
-from modalbind.inputs import build_modality
+from modalbind.inputs import build_modality, prepare_samples
 from modalbind.interfaces import Modality
 from modalbind.plugin_manager import Plugins, build, load_plugins
 from modalbind.recipe import Recipe, Resolved, resolve
@@ -47,7 +47,7 @@ from modalbind.recipe.load import read_recipe
 from modalbind.recipe.mistakes import check_model
 from modalbind.report import RunReport, read_report
 from modalbind.rundir import RunDirectory
-from modalbind.types import AnchorItem
+from modalbind.types import AnchorItem, TextSample
 
 BATCH_SIZE = 32
 """Samples embedded at once outside of training."""
@@ -176,6 +176,14 @@ class _Bound:
             self._modality = build_modality(self.resolved)
         return self._modality
 
+    def load(self, item: Any) -> Any:
+        """Read a file, or take a text or a sample as it is."""
+        if not isinstance(item, str | Path):
+            return item
+        if self.resolved.modality.is_text:
+            return TextSample(str(item))
+        return self.modality.load(Path(item).expanduser(), str(item))
+
     def tower(self, device: torch.device) -> Tower:
         if self._tower is None:
             dim: int = self.anchor["dim"]
@@ -201,7 +209,7 @@ class AlignedSpace:
     used: what embeds one modality needs nothing of another.
 
     Attributes:
-        modalities: Names, the anchor's own first.
+        modalities: Names, the anchor's own first; a run that brings one of these embeds it.
         name: Of the anchor space.
         dim: Length of every embedding.
     """
@@ -230,7 +238,8 @@ class AlignedSpace:
         self._cache = cache
         self.name: str = self._first.anchor["space"]
         self.dim: int = self._first.anchor["dim"]
-        self.modalities: tuple[str, ...] = (*self._first.anchor["modalities"], *self._bound)
+        names = dict.fromkeys([*self._first.anchor["modalities"], *self._bound])
+        self.modalities: tuple[str, ...] = tuple(names)
 
     @cached_property
     def anchor(self) -> OpenAnchor:
@@ -275,7 +284,10 @@ class AlignedSpace:
             return torch.zeros(0, self.dim)
         if modality in self._bound:
             bound = self._bound[modality]
-            samples = (_load(bound.modality, item) for item in items)
+            samples: Iterable[Any] = map(bound.load, items)
+            if bound.resolved.modality.is_text:  # small enough to be held all at once
+                samples = list(samples)
+                prepare_samples(bound.modality, samples)
             return embed_samples(
                 bound.tower(self._device),
                 bound.modality,
@@ -290,7 +302,7 @@ class AlignedSpace:
         """Embed a long file window by window, as `(start_s, end_s, embedding)`."""
         self._check(modality, self._bound)
         bound = self._bound[modality]
-        windows: list[Window] = bound.modality.windows(_load(bound.modality, path))
+        windows: list[Window] = bound.modality.windows(bound.load(path))
         tower = bound.tower(self._device)
         (vectors,) = embed_windows(tower, bound.modality, [windows], self._device, BATCH_SIZE)
         return [(w[0], w[1], v) for w, v in zip(windows, vectors, strict=True)]
@@ -405,13 +417,6 @@ def _as_list(inputs: Any) -> list[Any]:
             f"a list of inputs asked for; found one {type(inputs).__name__}; write [input]"
         )
     return list(inputs)
-
-
-def _load(modality: Modality, item: Any) -> Any:
-    if not isinstance(item, str | Path):
-        return item
-    path = Path(item).expanduser()
-    return modality.load(path, str(item))
 
 
 def _anchor_item(modality: str, item: Any) -> AnchorItem:

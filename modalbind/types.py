@@ -28,6 +28,7 @@ class Pair:
         group: What must not be cut by a split: source recording, speaker, place.
         positive_key: Rows that share it are never each other's negatives.
         columns: Every other column, as text.
+        sample_language: Language of the sample itself where it has one, as texts and speech do.
     """
 
     sample: str
@@ -39,6 +40,20 @@ class Pair:
     group: str = ""
     positive_key: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+    sample_language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSample:
+    """A sample of a modality whose samples are texts (`ModalitySpec.is_text`).
+
+    Attributes:
+        text: The text itself.
+        language: As a BCP 47 style tag; None if it is not known.
+    """
+
+    text: str
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

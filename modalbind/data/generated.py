@@ -15,6 +15,7 @@ from typing import Any
 
 from modalbind.data.files import text_item
 from modalbind.data.options import WorldOptions
+from modalbind.data.texts import TEXT_READER, text_key
 from modalbind.errors import AnchorError, InputError
 from modalbind.interfaces import Modality, ModalitySpec
 from modalbind.types import AnchorItem, Pair
@@ -36,15 +37,19 @@ def build(options: WorldOptions, root: Path | None, modality: ModalitySpec) -> W
             f"generated world asked for modality '{modality.name}'; its plugin cannot render a "
             "scene; name your own pairs with --data"
         )
-    return WorldDataset(options, options.perceives or modality.perceives)
+    return WorldDataset(options, options.perceives or modality.perceives, modality.is_text)
 
 
 @dataclass(frozen=True)
 class WorldDataset:
-    """Scenes as pairs; the key of a scene is the key of its sample, its picture and its texts."""
+    """Scenes as pairs; the key of a scene is the key of its sample, its picture and its texts.
+
+    Where the samples are texts, a caption is the sample, keyed as a text in its language.
+    """
 
     options: WorldOptions
     perceives: tuple[str, ...]
+    is_text: bool = False
     name: str = field(default=f"generated world, version {VERSION}", init=False)
     licence: str = field(default="none needed: generated", init=False)
 
@@ -59,7 +64,16 @@ class WorldDataset:
                 key = scene_key(scene)
                 for language, phrasing in self._wordings(split):
                     text = caption(scene, language, self.perceives, phrasing)
-                    yield Pair(key, text, language, key, split, group=key, positive_key=key)
+                    yield Pair(
+                        text_key(text, language) if self.is_text else key,
+                        text,
+                        language,
+                        key,
+                        split,
+                        group=key,
+                        positive_key=key,
+                        sample_language=language if self.is_text else "",
+                    )
 
     def _wordings(self, split: str) -> Iterator[tuple[str, int]]:
         if split == "test":
@@ -68,11 +82,15 @@ class WorldDataset:
             yield from (("en", phrasing) for phrasing in range(self.options.captions))
 
     def load_sample(self, key: str, modality: Modality) -> Any:
-        """Render a scene in the modality."""
+        """Render a scene in the modality; a text is its own sample."""
+        if self.is_text:
+            return TEXT_READER.load(key, modality)
         return modality.render(scene_from_key(key), NUISANCE_SEED)
 
     def sample_hash(self, key: str, modality: Modality) -> bytes:
-        """Return a hash of the key: the world's version stands in it."""
+        """Return a hash of the key: the world's version stands in it, unless it is a text."""
+        if self.is_text:
+            return TEXT_READER.hash(key, modality)
         return hashlib.sha256(f"{key}#{NUISANCE_SEED}".encode()).digest()
 
     def anchor_item(self, modality: str, key: str, language: str | None = None) -> AnchorItem:

@@ -2,6 +2,7 @@
 
 Does not open samples. Columns: the modality's name (path of the sample), `text`, and optionally
 `image`, `language`, `split`, `fold`, `group`, `positive_key`; all others are kept as text.
+Where the samples are texts themselves, a row's text is the sample and its own anchor side.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from modalbind.data.files import FileDataset, hash_file, join_inside, relative_key
 from modalbind.data.options import ManifestOptions
+from modalbind.data.texts import TEXT_READER, text_key
 from modalbind.errors import ManifestError
 from modalbind.interfaces import ModalitySpec
 from modalbind.types import Pair
@@ -43,15 +46,25 @@ def build(options: ManifestOptions, root: Path | None, modality: ModalitySpec) -
                 f"column '{modality.name}' asked of {path}; it is empty in every row; name samples"
             )
     folder = root if root is not None else path.parent
+    if options.split is not None:
+        rows = [{**row, "split": options.split} for row in rows]
+    file_columns = ("image",) if modality.is_text else (modality.name, "image")
     for row in rows:
-        for column in (modality.name, "image"):
+        for column in file_columns:
             if row.get(column):
                 row[column] = relative_key(folder, row[column])
-    pairs = tuple(build_pairs(rows, modality.name, path))
-    for key in {pair.sample for pair in pairs} | {pair.image for pair in pairs if pair.image}:
+    pairs = tuple(build_pairs(rows, modality, path))
+    samples = set() if modality.is_text else {pair.sample for pair in pairs}
+    for key in samples | {pair.image for pair in pairs if pair.image}:
         join_inside(folder, key)
-    content_hash = hash_file(path).hex()
-    return FileDataset(options.name or path.stem, options.licence, folder, pairs, content_hash)
+    return FileDataset(
+        options.name or path.stem,
+        options.licence,
+        folder,
+        pairs,
+        hash_file(path).hex(),
+        TEXT_READER if modality.is_text else None,
+    )
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -77,17 +90,26 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def build_pairs(rows: Sequence[dict[str, str]], modality: str, path: Path) -> Iterator[Pair]:
+def build_pairs(
+    rows: Sequence[dict[str, str]], modality: ModalitySpec, path: Path
+) -> Iterator[Pair]:
     """Turn rows into pairs.
 
     Raises:
         ManifestError: For a missing column, an empty cell that is needed, or a sample whose rows
             disagree about its split, fold or group.
     """
-    _check_columns(rows[0], modality, path)
+    _check_columns(rows[0], modality.name, path)
+    places = [f"{path}, row {number}" for number, _ in enumerate(rows, start=1)]
+    pairs = [_build_pair(row, modality, place) for row, place in zip(rows, places, strict=True)]
+    if modality.is_text:
+        pairs = _join_groups(pairs)
+    yield from _check_places(pairs, path)
+
+
+def _check_places(pairs: Sequence[Pair], path: Path) -> Iterator[Pair]:
     first_seen: dict[str, tuple[str, str, str]] = {}
-    for number, row in enumerate(rows, start=1):
-        pair = _build_pair(row, modality, f"{path}, row {number}")
+    for number, pair in enumerate(pairs, start=1):
         place = (pair.split, pair.fold, pair.group)
         if first_seen.setdefault(pair.sample, place) != place:
             raise ManifestError(
@@ -108,23 +130,42 @@ def _check_columns(row: dict[str, str], modality: str, path: Path) -> None:
         )
 
 
-def _build_pair(row: dict[str, str], modality: str, place: str) -> Pair:
-    sample, text = row.get(modality), row.get("text") or None
-    image = None if modality == "image" else row.get("image") or None
+def _join_groups(pairs: Sequence[Pair]) -> list[Pair]:
+    """Make one group of those that share a text: a split must not cut through it."""
+    parent: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while parent.setdefault(group, group) != group:
+            group = parent[group]
+        return group
+
+    first_of: dict[str, str] = {}
+    for pair in pairs:
+        one, other = root(pair.group), root(first_of.setdefault(pair.sample, pair.group))
+        parent[max(one, other)] = min(one, other)
+    return [replace(pair, group=root(pair.group)) for pair in pairs]
+
+
+def _build_pair(row: dict[str, str], modality: ModalitySpec, place: str) -> Pair:
+    name = modality.name
+    sample, text = row.get(name), row.get("text") or None
+    image = None if name == "image" else row.get("image") or None
     if not sample:
-        raise ManifestError(f"{place}: column '{modality}' is empty; name a sample")
+        raise ManifestError(f"{place}: column '{name}' is empty; name a sample")
     if text is None and image is None:
         raise ManifestError(f"{place}: neither text nor image is given; give one")
+    language = row.get("language") or "en"
     return Pair(
-        sample=sample,
+        sample=text_key(sample, language) if modality.is_text else sample,
         text=text,
-        language=row.get("language") or "en",
+        language=language,
         image=image,
         split=row.get("split", ""),
         fold=row.get("fold", ""),
-        group=row.get("group") or sample,
+        group=row.get("group") or (row.get("positive_key") if modality.is_text else "") or sample,
         positive_key=row.get("positive_key") or "",
-        columns={k: v for k, v in row.items() if k not in KNOWN_COLUMNS and k != modality},
+        columns={k: v for k, v in row.items() if k not in KNOWN_COLUMNS and k != name},
+        sample_language=language if modality.is_text else "",
     )
 
 

@@ -33,6 +33,9 @@ class ManifestOptions(DatasetOptions):
         default=False,
         description="Leave out rows that name no sample of this modality; else they are refused.",
     )
+    split: Literal["train", "val", "test"] | None = Field(
+        default=None, description="Split that all rows count as, whatever the file says."
+    )
 
 
 class WorldOptions(DatasetOptions):

@@ -42,6 +42,7 @@ class Sample:
         group: Never cut by a split.
         columns: All columns of its first row but paths and text.
         has_keys: Whether the data named its positive keys.
+        language: Of the sample itself, or empty.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Sample:
     group: str
     columns: Mapping[str, str] = field(default_factory=dict)
     has_keys: bool = False
+    language: str = ""
 
 
 def group_pairs(pairs: Sequence[Pair], source: int) -> list[Sample]:
@@ -82,6 +84,7 @@ def _build_sample(key: str, rows: Sequence[Pair], source: int) -> Sample:
         group=rows[0].group or key,
         columns={**rows[0].columns, **_known_values(rows[0])},
         has_keys=all(row.positive_key for row in rows),
+        language=rows[0].sample_language,
     )
 
 

@@ -22,13 +22,18 @@ COMPARED = ("recall_at_1", "recall_at_10", "map_at_10")
 
 
 class RowKey(NamedTuple):
-    """What is scored: a direction of retrieval, or a classification of `query` by `target`."""
+    """What is scored: a direction of retrieval, or a classification of `query` by `target`.
+
+    Languages and `from_anchor` as in `RetrievalRow`.
+    """
 
     query: str
     target: str
     language: str
     split: str
     metric: str
+    anchor_language: str = ""
+    from_anchor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,15 @@ def list_item_scores(
 ) -> dict[RowKey, ItemScores]:
     """Take the scores of single items out of the rows of a test; controls are left out."""
     found = {
-        RowKey(row.query, row.target, row.language, row.split, metric): ItemScores(
-            row.items, row.score.per_query[metric]
-        )
+        RowKey(
+            row.query,
+            row.target,
+            row.language,
+            row.split,
+            metric,
+            row.anchor_language,
+            row.from_anchor,
+        ): ItemScores(row.items, row.score.per_query[metric])
         for row in retrieval
         if row.control == "none"
         for metric in COMPARED

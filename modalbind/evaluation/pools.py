@@ -151,6 +151,25 @@ def build_pool(plan: PoolPlan, embeddings: Tensor) -> Pool:
     )
 
 
+def split_by_language(pool: Pool, languages: Sequence[str]) -> list[Pool]:
+    """Cut a pool of samples by the language of each, English first; one part if none has any."""
+    parts = []
+    for language in sorted(set(languages), key=lambda name: (name != "en", name)):
+        rows = [row for row, found in enumerate(languages) if found == language]
+        picked = torch.tensor(rows)
+        parts.append(
+            Pool(
+                pool.modality,
+                language,
+                pool.embeddings[picked],
+                pool.labels[picked],
+                tuple(pool.groups[row] for row in rows),
+                tuple(pool.keys[row] for row in rows),
+            )
+        )
+    return parts
+
+
 def _positive_keys(sample: Sample) -> Iterator[str]:
     yield from (c.positive_key for c in sample.captions)
     yield from (key for _, key in sample.images)

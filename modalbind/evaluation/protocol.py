@@ -7,7 +7,7 @@ guessed from a score.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -21,8 +21,8 @@ from modalbind.evaluation.zero_shot import ZeroShotScore, compute_zero_shot
 from modalbind.recipe.schema import EvaluationSection
 
 Control = Literal["none", "shuffled", "trivial"]
-Paired = Collection[tuple[str, str]]
-"""`(modality, language)` of the anchor sides that training paired the samples with."""
+Paired = Collection[tuple[str, str, str]]
+"""`(modality, its language, the sample's language)` of what training paired; "" is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,26 @@ class ScoredItems:
 
 @dataclass(frozen=True, slots=True)
 class RetrievalRow:
-    """One direction."""
+    """One direction.
+
+    Attributes:
+        query: Modality that asks.
+        target: Modality that is retrieved.
+        language: Of the samples if they have one, else of the anchor's text, else empty.
+        anchor_language: Of the anchor's text where the samples have a language too, else empty.
+        from_anchor: Whether the anchor's items ask and the samples are retrieved.
+        split: Of the test.
+        trained: Whether training paired the two sides in these languages.
+        control: Whose embeddings the samples have.
+        score: What was found.
+        items: The queries it was scored on.
+    """
 
     query: str
     target: str
     language: str
+    anchor_language: str
+    from_anchor: bool
     split: str
     trained: bool
     control: Control
@@ -109,6 +124,17 @@ class ClassSet:
 
 
 @dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a row says beside its two sides; see `RetrievalRow`."""
+
+    language: str
+    anchor_language: str
+    trained: bool
+    control: Control = "none"
+    from_anchor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """What all rows of a test share."""
 
@@ -133,19 +159,23 @@ class Protocol:
         rows: list[RetrievalRow] = []
         for image in images:
             for text in texts:
-                rows += self._score_one(text, image, text.language, False, "none")
+                rows += self._score_one(text, image, _Kind(text.language, "", False))
         return rows
 
     def _score_both(self, samples: Pool, pool: Pool, control: Control) -> list[RetrievalRow]:
-        trained = control == "none" and (pool.modality, pool.language) in self.paired
+        pair = (pool.modality, pool.language, samples.language)
+        kind = _Kind(
+            samples.language or pool.language,
+            pool.language if samples.language else "",
+            control == "none" and pair in self.paired,
+            control,
+        )
         return [
-            *self._score_one(samples, pool, pool.language, trained, control),
-            *self._score_one(pool, samples, pool.language, trained, control),
+            *self._score_one(samples, pool, kind),
+            *self._score_one(pool, samples, replace(kind, from_anchor=True)),
         ]
 
-    def _score_one(
-        self, query: Pool, target: Pool, language: str, trained: bool, control: Control
-    ) -> list[RetrievalRow]:
+    def _score_one(self, query: Pool, target: Pool, kind: _Kind) -> list[RetrievalRow]:
         try:
             score = compute_retrieval(
                 query.embeddings,
@@ -162,7 +192,16 @@ class Protocol:
             return []
         items = ScoredItems.pick(query, score.query_index.tolist())
         row = RetrievalRow(
-            query.modality, target.modality, language, self.split, trained, control, score, items
+            query.modality,
+            target.modality,
+            kind.language,
+            kind.anchor_language,
+            kind.from_anchor,
+            self.split,
+            kind.trained,
+            kind.control,
+            score,
+            items,
         )
         return [row]
 

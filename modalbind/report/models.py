@@ -101,7 +101,15 @@ class RetrievalRow(Part):
 
     query: str
     target: str
-    language: str | None = Field(default=None, description="Of the text on either side.")
+    language: str | None = Field(
+        default=None, description="Of the samples if they have one, else of the anchor's text."
+    )
+    anchor_language: str | None = Field(
+        default=None, description="Of the anchor's text, where the samples have a language too."
+    )
+    from_anchor: bool = Field(
+        default=False, description="Whether the anchor's items ask and samples are retrieved."
+    )
     split: str
     trained: bool = Field(description="Whether training paired the two sides in this language.")
     control: Control = "none"
@@ -134,8 +142,14 @@ class RetrievalRow(Part):
 
     @property
     def direction(self) -> str:
-        """`audio → text`."""
-        return f"{self.query} → {self.target}"
+        """`audio → text`; of two that have one name, the anchor's side is said."""
+        if self.query != self.target:
+            return f"{self.query} → {self.target}"
+        return (
+            f"anchor {self.query} → {self.target}"
+            if self.from_anchor
+            else (f"{self.query} → anchor {self.target}")
+        )
 
 
 class ZeroShotMetrics(Part):

@@ -26,10 +26,12 @@ class Renderer:
         return (*perceived(scene, PERCEIVES), seed)
 
 
-def make(perceives: tuple[str, ...] = PERCEIVES, **options: Any) -> WorldDataset:
+def make(
+    perceives: tuple[str, ...] = PERCEIVES, is_text: bool = False, **options: Any
+) -> WorldDataset:
     spec = ModalitySpec(
         name="sonar", summary="", api_version=1, build="x:y", unit="", suffixes=(),
-        default_recipe="", quickstart_recipe="", perceives=perceives,
+        default_recipe="", quickstart_recipe="", perceives=perceives, is_text=is_text,
     )  # fmt: skip
     return build(WorldOptions(**{"train": 12, "val": 4, "test": 6, **options}), None, spec)
 
@@ -81,6 +83,20 @@ def test_samples_are_rendered_by_the_plugin_and_hashed_by_key(keys: tuple[str, s
     assert sample == dataset.load_sample(first, modality)  # type: ignore[arg-type]
     hashes = {dataset.sample_hash(key, modality) for key in (first, first, second)}  # type: ignore[arg-type]
     assert len(hashes) == 2 and {len(digest) for digest in hashes} == {32}
+
+
+def test_of_a_modality_of_texts_each_caption_is_a_sample_in_its_language() -> None:
+    world, scenes = make(is_text=True, captions=2), make(captions=2)
+    assert [(p.text, p.image, p.split, p.positive_key) for p in world.pairs()] == [
+        (p.text, p.image, p.split, p.positive_key) for p in scenes.pairs()
+    ]
+    tested = [pair for pair in world.pairs() if pair.split == "test"]
+    assert Counter(pair.sample_language for pair in tested) == dict.fromkeys(LANGUAGES, 6)
+    for pair in tested[:3]:
+        sample = world.load_sample(pair.sample, Renderer())  # type: ignore[arg-type]
+        assert (sample.text, sample.language) == (pair.text, pair.language)
+    hashes = {world.sample_hash(pair.sample, Renderer()) for pair in tested}  # type: ignore[arg-type]
+    assert len(hashes) == len({pair.sample for pair in tested})
 
 
 def test_anchor_items_are_texts_and_pictures(keys: tuple[str, str]) -> None:

@@ -23,7 +23,7 @@ from modalbind.types import Pair
 def make_spec(name: str = "audio") -> ModalitySpec:
     return ModalitySpec(
         name=name, summary="", api_version=1, build="x:y", unit="", suffixes=(),
-        default_recipe="", quickstart_recipe="",
+        default_recipe="", quickstart_recipe="", is_text=name == "text",
     )  # fmt: skip
 
 
@@ -184,6 +184,40 @@ def test_rows_of_a_sample_must_agree(tmp_path: Path, column: str, values: str) -
     text = f"audio,text,{column}\nb.wav,z,{first}\na.wav,x,{first}\na.wav,y,{second}\n"
     with pytest.raises(ManifestError, match=r"row 3: sample 'a.wav'.*make them agree"):
         read(write(tmp_path / "p.csv", text))
+
+
+TEXTS = """image,text,language,positive_key,group
+a.png,A frog.,en,frog,pond
+b.png,A frog.,en,frog,sea
+a.png,Ein Frosch.,de,frog,pond
+c.png,../../etc/passwd,en,odd,desk
+c.png,Taxi.,en,taxi,road
+c.png,Taxi.,de,taxi,road
+"""
+
+
+def test_a_text_is_its_own_sample_in_its_language(tmp_path: Path) -> None:
+    found = read(write(tmp_path / "texts.csv", TEXTS), "text")
+    assert [(p.sample, p.text, p.sample_language, p.image) for p in found.pairs()][:3] == [
+        ("en|A frog.", "A frog.", "en", "a.png"),
+        ("en|A frog.", "A frog.", "en", "b.png"),
+        ("de|Ein Frosch.", "Ein Frosch.", "de", "a.png"),
+    ]
+    assert {p.sample for p in found.pairs()} >= {"en|Taxi.", "de|Taxi.", "en|../../etc/passwd"}
+    sample = found.load_sample("de|Taxi.", object())  # type: ignore[arg-type]
+    assert (sample.text, sample.language) == ("Taxi.", "de")
+
+
+def test_groups_that_share_a_text_are_one(tmp_path: Path) -> None:
+    found = read(write(tmp_path / "texts.csv", TEXTS), "text")
+    groups = [pair.group for pair in found.pairs()]
+    assert groups[0] == groups[1] == groups[2], "the sea's frog is the pond's"
+    assert len({groups[0], groups[3], groups[4]}) == 3
+
+
+def test_all_rows_can_be_of_one_split(tmp_path: Path) -> None:
+    path = write(tmp_path / "texts.csv", TEXTS)
+    assert {pair.split for pair in read(path, "text", split="test").pairs()} == {"test"}
 
 
 def test_quoted_newlines_do_not_make_rows(tmp_path: Path) -> None:

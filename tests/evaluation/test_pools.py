@@ -126,6 +126,18 @@ def test_groups_of_two_data_sets_are_never_one() -> None:
     assert first != second
 
 
+def test_samples_are_cut_by_language_and_keep_all_that_they_are() -> None:
+    vectors = torch.eye(4)
+    whole = pools.Pool("text", "", vectors, torch.tensor([7, 8, 9, 7]), tuple("abca"), tuple("wxyz"))
+    german, swahili = pools.split_by_language(whole, ["sw", "de", "sw", "de"])
+    assert (german.language, swahili.language) == ("de", "sw")
+    assert german.keys == ("x", "z") and german.groups == ("b", "a")
+    assert german.labels.tolist() == [8, 7] and torch.equal(german.embeddings, vectors[[1, 3]])
+    assert swahili.keys == ("w", "y") and swahili.labels.tolist() == [7, 9]
+    (same,) = pools.split_by_language(whole, [""] * 4)
+    assert same.keys == whole.keys and same.language == ""
+
+
 def test_a_pool_carries_labels_and_groups() -> None:
     vectors = torch.eye(3)
     plan = PoolPlan("text", "en", ("a", "b", "c"), (4, 4, 5), ("g", "g", "h"))

@@ -16,7 +16,7 @@ def make_pool(modality: str, language: str = "", shift: int = 0, n: int = 6) -> 
     return Pool(modality, language, vectors, torch.arange(n) + shift, names, names)
 
 
-def make_protocol(*paired: tuple[str, str]) -> Protocol:
+def make_protocol(*paired: tuple[str, str, str]) -> Protocol:
     return Protocol(EvaluationSection(bootstrap=20), "test", 0, frozenset(paired))
 
 
@@ -24,7 +24,7 @@ POOLS = [make_pool("text", "en"), make_pool("text", "de"), make_pool("image")]
 
 
 def test_a_direction_is_trained_if_its_sides_were_paired() -> None:
-    rows = make_protocol(("text", "en")).score_samples(make_pool("audio"), POOLS)
+    rows = make_protocol(("text", "en", "")).score_samples(make_pool("audio"), POOLS)
     assert [(r.query, r.target, r.language, r.trained) for r in rows] == [
         ("audio", "text", "en", True),
         ("text", "audio", "en", True),
@@ -37,6 +37,21 @@ def test_a_direction_is_trained_if_its_sides_were_paired() -> None:
     assert all(r.score.metrics["hit_at_1"].value == 1.0 for r in rows), "emergent may be perfect"
 
 
+def test_samples_that_have_a_language_lend_it_to_the_row() -> None:
+    rules = make_protocol(("text", "en", "en"))
+    english, german = (rules.score_samples(make_pool("text", name), POOLS) for name in ("en", "de"))
+    assert [(r.target, r.language, r.anchor_language, r.from_anchor) for r in german] == [
+        ("text", "de", "en", False),
+        ("text", "de", "en", True),
+        ("text", "de", "de", False),
+        ("text", "de", "de", True),
+        ("image", "de", "", False),
+        ("text", "de", "", True),
+    ]
+    assert [r.trained for r in english] == [True, True, False, False, False, False]
+    assert not any(r.trained for r in german), "English alone was paired"
+
+
 def test_a_row_says_which_items_it_was_scored_on() -> None:
     samples, texts = make_pool("audio"), make_pool("text", "en", shift=4)
     rows = make_protocol().score_samples(samples, [texts])
@@ -44,12 +59,12 @@ def test_a_row_says_which_items_it_was_scored_on() -> None:
 
 
 def test_pictures_alone_can_be_what_was_paired() -> None:
-    rows = make_protocol(("image", "")).score_samples(make_pool("audio"), POOLS)
+    rows = make_protocol(("image", "", "")).score_samples(make_pool("audio"), POOLS)
     assert [r.trained for r in rows] == [False] * 4 + [True] * 2
 
 
 def test_a_control_is_never_trained() -> None:
-    rows = make_protocol(("text", "en")).score_samples(make_pool("audio"), POOLS, "shuffled")
+    rows = make_protocol(("text", "en", "")).score_samples(make_pool("audio"), POOLS, "shuffled")
     assert {(r.trained, r.control) for r in rows} == {(False, "shuffled")}
 
 
@@ -59,7 +74,7 @@ def test_a_pool_that_belongs_to_nobody_has_no_row() -> None:
 
 
 def test_the_anchor_is_scored_by_itself() -> None:
-    rows = make_protocol(("text", "en")).score_anchor(POOLS)
+    rows = make_protocol(("text", "en", "")).score_anchor(POOLS)
     assert [(r.query, r.target, r.language, r.trained) for r in rows] == [
         ("text", "image", "en", False),
         ("text", "image", "de", False),
