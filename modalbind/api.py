@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from modalbind.data.options import (
+    DatasetOptions,
     LabelledOptions,
     PublishedOptions,
     SplitName,
@@ -53,16 +54,20 @@ from modalbind.maps.options import (
     TimmMapOptions,
 )
 from modalbind.maps.specs import map_augmentations, map_encoders
+from modalbind.recipe.anchor_spec import SpaceName
 from modalbind.types import AnchorItem, AnchorSide, Pair, PairBatch, TextSample
 
 if TYPE_CHECKING:
+    from modalbind.anchors.parts import open_space
+    from modalbind.data.files import text_item
     from modalbind.data.published import Publication, PublishedFolder, PublishedItem, label_texts
+    from modalbind.data.texts import text_dataset, text_pair
     from modalbind.encoders.fitting import find_weights, split_by_depth
     from modalbind.maps.augment import build_crop, build_erase, build_flip, build_noise
     from modalbind.maps.encoders import build_anchor_tower, build_grid_map, build_timm_map
     from modalbind.maps.reading import read_map
     from modalbind.maps.sample import MapSample, change_values, check_map, resize_map, split_valid
-    from modalbind.world import render_depth, render_heat
+    from modalbind.world import caption, render_depth, render_heat
 
 __all__ = [
     "API_VERSION",
@@ -76,6 +81,7 @@ __all__ = [
     "BrokenSampleError",
     "CropOptions",
     "DataError",
+    "DatasetOptions",
     "DatasetSpec",
     "Encoder",
     "EncoderSpec",
@@ -103,6 +109,7 @@ __all__ = [
     "PublishedItem",
     "PublishedOptions",
     "ShapeError",
+    "SpaceName",
     "SplitName",
     "Templates",
     "TextSample",
@@ -114,6 +121,7 @@ __all__ = [
     "build_grid_map",
     "build_noise",
     "build_timm_map",
+    "caption",
     "change_values",
     "check_map",
     "find_weights",
@@ -121,6 +129,7 @@ __all__ = [
     "label_texts",
     "map_augmentations",
     "map_encoders",
+    "open_space",
     "path_pattern",
     "read_map",
     "render_depth",
@@ -128,6 +137,9 @@ __all__ = [
     "resize_map",
     "split_by_depth",
     "split_valid",
+    "text_dataset",
+    "text_item",
+    "text_pair",
 ]
 
 
@@ -143,15 +155,20 @@ _LAZY: dict[str, str] = {
     "build_grid_map": "modalbind.maps.encoders",
     "build_noise": "modalbind.maps.augment",
     "build_timm_map": "modalbind.maps.encoders",
+    "caption": "modalbind.world",
     "change_values": "modalbind.maps.sample",
     "check_map": "modalbind.maps.sample",
     "find_weights": "modalbind.encoders.fitting",
     "label_texts": "modalbind.data.published",
+    "open_space": "modalbind.anchors.parts",
     "read_map": "modalbind.maps.reading",
     "render_depth": "modalbind.world",
     "render_heat": "modalbind.world",
     "resize_map": "modalbind.maps.sample",
     "split_by_depth": "modalbind.encoders.fitting",
+    "text_dataset": "modalbind.data.texts",
+    "text_item": "modalbind.data.files",
+    "text_pair": "modalbind.data.texts",
     "split_valid": "modalbind.maps.sample",
 }
 """Where the names lie whose modules are too heavy for the list of plugins."""

@@ -5,7 +5,12 @@ Found by the core's own entry point; nothing imports this module.
 
 from __future__ import annotations
 
-from modalbind.anchors.options import OpenClipOptions, PrecomputedOptions, TransformersOptions
+from modalbind.anchors.options import (
+    MetalOptions,
+    OpenClipOptions,
+    PrecomputedOptions,
+    TransformersOptions,
+)
 from modalbind.data.options import ManifestOptions, WorldOptions
 from modalbind.hookspecs import hookimpl
 from modalbind.interfaces import API_VERSION, AnchorSpec, DatasetSpec, ObjectiveSpec
@@ -14,7 +19,7 @@ from modalbind.objectives.options import InfoNceOptions, RegressionOptions, Sigm
 
 @hookimpl
 def modalbind_anchors() -> list[AnchorSpec]:
-    """Return the three kinds of anchor space."""
+    """Return the kinds of anchor space."""
     return [
         AnchorSpec(
             name="openclip",
@@ -37,6 +42,13 @@ def modalbind_anchors() -> list[AnchorSpec]:
             api_version=API_VERSION,
             build="modalbind.anchors.precomputed:build",
             options=PrecomputedOptions,
+        ),
+        AnchorSpec(
+            name="metal",
+            summary="A run on texts and its anchor as one space, in the run's languages: RUN.",
+            api_version=API_VERSION,
+            build="modalbind.metal:build",
+            options=MetalOptions,
         ),
     ]
 

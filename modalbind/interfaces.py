@@ -153,7 +153,7 @@ class Modality(Protocol):
 
     Optional: `prepare(samples)`, called with a list of samples before features of any of them are
     asked for. A modality whose features are what a frozen encoder makes of a sample computes them
-    there, many at once.
+    there, many at once; it may have `space`, the frozen space (`open_space`) that it asks.
     """
 
     is_padded: bool
@@ -250,6 +250,10 @@ class AnchorSpace(Protocol):
     modalities: tuple[str, ...]
     is_table: bool
     """True if it has vectors by key and no weights; then it needs no cache."""
+
+    # A space may also have `is_composed = True`: it is made of parts that have caches of their
+    # own and joins them at once, so it needs none. Then it has `verify()` as `OpenAnchor` has,
+    # and `computed` and `reused`, counts of its parts' embeddings.
 
     def compute_fingerprint(self) -> str:
         """Hash weights, tokenizer, preprocessing, dim and normalisation as they are now."""

@@ -307,6 +307,13 @@ class AlignedSpace:
         (vectors,) = embed_windows(tower, bound.modality, [windows], self._device, BATCH_SIZE)
         return [(w[0], w[1], v) for w, v in zip(windows, vectors, strict=True)]
 
+    def text_tower(self) -> tuple[Tower, Modality] | None:
+        """Return the tower of texts and what makes its features; None if no run brings texts."""
+        for bound in self._bound.values():
+            if bound.resolved.modality.is_text:
+                return bound.tower(self._device), bound.modality
+        return None
+
     def combine(self, *embeddings: Tensor) -> Tensor:
         """Return the normalised sum of embeddings: what lies near all of them.
 

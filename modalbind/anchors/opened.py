@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -114,7 +114,7 @@ class OpenAnchor:
         space = self._build()
         fingerprint = space.compute_fingerprint()
         identity = Identity(fingerprint, space.name, space.dim, tuple(space.modalities), stamps)
-        if not space.is_table:
+        if not _is_direct(space):
             self._accept(space, fingerprint)
             with self._cache.storing():
                 store_identity(self._cache, self._source, self._identity_options, identity)
@@ -168,8 +168,8 @@ class OpenAnchor:
         check_modality(self.spec, modality, self.modalities)
         if not items:
             return torch.empty(0, self.dim)
-        if self._space is not None and self._space.is_table:
-            return self._read_table(self._space, modality, items, on_progress)
+        if self._space is not None and _is_direct(self._space):
+            return self._read_directly(self._space, modality, items, on_progress)
         keys = as_keys(item.content_hash for item in items)
         distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         found, vectors = self._lookup(modality, distinct)
@@ -182,15 +182,18 @@ class OpenAnchor:
             on_progress(len(distinct), len(distinct))
         return torch.from_numpy(vectors[inverse])
 
-    def _read_table(
+    def _read_directly(
         self,
-        space: AnchorSpace,
+        space: Any,
         modality: str,
         items: Sequence[AnchorItem],
         on_progress: Progress | None,
     ) -> Tensor:
-        vectors = space.encode(modality, items)
-        self.reused += len({(item.key, item.language) for item in items})
+        vectors: Tensor = space.encode(modality, items)
+        if _is_composed(space):
+            self.computed, self.reused = space.computed, space.reused
+        else:
+            self.reused += len({(item.key, item.language) for item in items})
         if on_progress is not None:
             on_progress(len(items), len(items))
         return vectors
@@ -339,10 +342,23 @@ class OpenAnchor:
         `weights`: the live weights were hashed again. `cache`: the weights were never opened;
         every vector came from the cache, under this fingerprint, with its checksum right.
         `table`: the space is a table, and what is in memory was compared with what was read.
+        Of a space made of parts, what the least certain of them was read from.
         """
         if self._space is None:
             return self.fingerprint, "cache"
+        if _is_composed(self._space):
+            found: tuple[str, VerifiedBy] = cast(Any, self._space).verify()
+            return found
         return self._space.compute_fingerprint(), "table" if self.is_table else "weights"
+
+
+def _is_composed(space: AnchorSpace) -> bool:
+    return getattr(space, "is_composed", False)
+
+
+def _is_direct(space: AnchorSpace) -> bool:
+    """Say whether the space is asked itself, as there is nothing to be saved by a cache."""
+    return space.is_table or _is_composed(space)
 
 
 def _list_tables(space: AnchorSpace | None) -> tuple[tuple[str, str], ...]:

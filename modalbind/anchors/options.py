@@ -36,6 +36,14 @@ class TransformersOptions(Options):
     )
 
 
+class MetalOptions(Options):
+    """Options of `metal:`."""
+
+    device: str | None = Field(
+        default=None, description="Where it computes, as torch names it; default: the run's device."
+    )
+
+
 class PrecomputedOptions(Options):
     """Options of `precomputed:`."""
 

@@ -6,7 +6,9 @@ Does not open anything, and does not know which kinds exist.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator
 
 from modalbind.errors import AnchorError
 
@@ -105,3 +107,7 @@ def is_path(source: str) -> bool:
     if source.startswith((LOCAL_DIR, *_PATH_STARTS)):
         return True
     return Path(source).exists()
+
+
+SpaceName = Annotated[str, AfterValidator(absolute_spec)]
+"""Type of an option that names a frozen space by its spec; paths in it become absolute."""

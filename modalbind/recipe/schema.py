@@ -346,9 +346,7 @@ class Recipe(Section):
             "train.select_every": self.train.select_every > 0,
         }
         if found := [name for name, is_set in unused.items() if is_set]:
-            raise ValueError(
-                f"train.solver {solver} takes no steps; leave out {', '.join(found)}"
-            )
+            raise ValueError(f"train.solver {solver} takes no steps; leave out {', '.join(found)}")
         return self
 
     @model_validator(mode="after")
