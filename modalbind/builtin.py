@@ -35,6 +35,7 @@ def modalbind_anchors() -> list[AnchorSpec]:
             api_version=API_VERSION,
             build="modalbind.anchors.transformers:build",
             options=TransformersOptions,
+            example_source="world",
         ),
         AnchorSpec(
             name="precomputed",

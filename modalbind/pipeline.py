@@ -411,7 +411,7 @@ def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
 
 
 def _count_steps(recipe: Recipe, batches: TrainingBatches) -> int:
-    if recipe.train.solver == "ridge":
+    if recipe.train.solver != "adamw":
         return 0
     total = batches.steps_per_epoch * recipe.train.epochs
     return min(total, recipe.train.max_steps or total)
@@ -429,10 +429,11 @@ def _train(
     if not directory.tower_note.exists():
         tower = _build_tower(resolved, inputs)
         describe_encoder(tower)  # what could not be loaded again is refused before it is trained
-        if resolved.recipe.train.solver == "ridge":
+        if (solver := resolved.recipe.train.solver) != "adamw":
             strength = fit_head(tower.to(accelerator.device), inputs, resolved.recipe)
             meter.pairs_seen += len(inputs.data.train)
-            progress.say(f"linear head in closed form, ridge strength {strength:.3g}")
+            with_strength = f", strength {strength:.3g}" if solver == "ridge" else ""
+            progress.say(f"linear head in closed form, {solver}{with_strength}")
         else:
             _train_by_steps(tower, resolved, inputs, directory, accelerator, progress, meter)
         directory.log_cost(meter.read())

@@ -28,6 +28,7 @@ from modalbind.checkpoint import (
 from modalbind.data.files import text_item
 from modalbind.data.pictures import open_picture
 from modalbind.encoders import Tower, build_tower
+from modalbind.encoders.head import published_section
 from modalbind.errors import (
     AnchorMismatchError,
     BrokenSampleError,
@@ -137,7 +138,7 @@ def _build_plain_tower(
         raise CorruptFileError(f"{directory.tower_note} asked for; {mistakes[0]}; restore it")
     encoder = build(resolved.encoder, options, build_modality(resolved))
     section = resolved.recipe.tower.model_copy(update={"lora": None, "freeze": "none"})
-    return build_tower(encoder, resolved.recipe.head, section, dim)
+    return build_tower(encoder, published_section(resolved.recipe.head), section, dim)
 
 
 def read_bound_anchor(directory: RunDirectory) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def exact() -> Iterator[None]:
 def pick_device(device: str | None) -> torch.device:
     """Return the device of that name; `auto` takes an accelerator if there is one."""
     if device == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        # A build for an accelerator names it even where there is none.
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found or torch.device("cpu")
     return torch.device(device or "cpu")
 
 

@@ -54,7 +54,7 @@ def build(source: str, tag: str | None, options: OpenClipOptions) -> OpenClipSpa
     """
     spec = f"openclip:{source}" + (f"@{tag}" if tag else "")
     if source == WORLD:
-        source = f"{LOCAL_DIR}{world_folder()}"
+        source = f"{LOCAL_DIR}{world_folder('openclip')}"
     if source.startswith(LOCAL_DIR):
         source = f"{LOCAL_DIR}{_check_folder(spec, source.removeprefix(LOCAL_DIR))}"
     elif not source.startswith(HUB):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modalbind.recipe.anchor_spec import LOCAL_DIR, AnchorName, is_path, parse_spec
+from modalbind.recipe.anchor_spec import LOCAL_DIR, WORLD, AnchorName, is_path, parse_spec
 
 __all__ = [
     "LOCAL_DIR",
@@ -19,8 +19,6 @@ __all__ = [
     "split_files",
     "world_folder",
 ]
-
-WORLD = "world"
 
 
 def split_files(source: str) -> tuple[Path, ...]:
@@ -36,16 +34,20 @@ def local_path(name: AnchorName) -> Path | None:
     The path is returned even if nothing is there any more: a space whose folder is gone is still
     the same space to a cache that knows it.
     """
-    if name.kind == "openclip" and name.source == WORLD:
-        return world_folder()
+    if name.source == WORLD and name.kind in ("openclip", "transformers"):
+        return world_folder(name.kind)
     source = name.source.removeprefix(LOCAL_DIR)
     if not is_path(name.source) or "://" in source:
         return None
     return Path(source).expanduser().absolute()
 
 
-def world_folder() -> Path:
-    """Return the folder of the small anchor that ships with modalbind."""
-    from modalbind.world import anchor_folder  # draws pictures, so it is not light
+def world_folder(kind: str) -> Path:
+    """Return the folder of the small space that ships with modalbind.
 
-    return anchor_folder().absolute()
+    Args:
+        kind: `openclip`, of pictures and text, or `transformers`, of sentences.
+    """
+    from modalbind.world import anchor_folder, sentence_folder  # draws pictures, so is not light
+
+    return (anchor_folder() if kind == "openclip" else sentence_folder()).absolute()

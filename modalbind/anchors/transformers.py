@@ -31,6 +31,7 @@ from modalbind.anchors.frozen import (
     unit_norm,
 )
 from modalbind.anchors.options import TransformersOptions
+from modalbind.anchors.spec import WORLD, world_folder
 from modalbind.errors import AnchorError, BrokenSampleError
 from modalbind.types import AnchorItem
 
@@ -68,7 +69,8 @@ def build(source: str, tag: str | None, options: TransformersOptions) -> Transfo
     """Open a model of transformers.
 
     Args:
-        source: Name on the hub, or a folder as `save_pretrained` writes it.
+        source: Name on the hub, a folder as `save_pretrained` writes it, or `world`: the small
+            multilingual sentence encoder that ships with modalbind.
         tag: Revision on the hub; None for the newest, or for a folder.
         options: See `TransformersOptions`.
 
@@ -77,7 +79,7 @@ def build(source: str, tag: str | None, options: TransformersOptions) -> Transfo
             neither a pooling of its own nor one in the options.
     """
     spec = f"transformers:{source}" + (f"@{tag}" if tag else "")
-    path = Path(source).expanduser()
+    path = world_folder("transformers") if source == WORLD else Path(source).expanduser()
     if not path.is_dir() and (path.is_absolute() or source.startswith(".")):
         raise AnchorError(f"asked to open anchor {spec}; {path} is no folder; check the path")
     files = _Files(str(path.absolute()) if path.is_dir() else source, tag)
@@ -104,16 +106,21 @@ def build(source: str, tag: str | None, options: TransformersOptions) -> Transfo
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Show no bar for reading files; those of downloads are another library's, and stay."""
-    from transformers.utils import logging as bars
+    """Show no bar for reading files, and no report: what is missing is asked for by ourselves.
 
-    was_on = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
+    Bars of downloads are another library's, and stay.
+    """
+    from transformers.utils import logging as said
+
+    was_on, level = said.is_progress_bar_enabled(), said.get_verbosity()
+    said.disable_progress_bar()
+    said.set_verbosity_error()
     try:
         yield
     finally:
+        said.set_verbosity(level)
         if was_on:
-            bars.enable_progress_bar()
+            said.enable_progress_bar()
 
 
 def _load(files: _Files) -> tuple[Any, dict[str, Any]]:

@@ -31,6 +31,7 @@ from modalbind.conformance.odd_samples import make_odd_samples
 from modalbind.conformance.verdict import ContractError, NotCheckedError, one_line, require
 from modalbind.data.collate import build_side, pad_features
 from modalbind.encoders import Tower, build_tower
+from modalbind.encoders.head import published_section
 from modalbind.errors import AnchorError, ModalbindError
 from modalbind.evaluation.embed import embed_samples
 from modalbind.interfaces import Encoder, EncoderSpec, Options
@@ -128,8 +129,9 @@ class EncoderBench:
         return self.build_tower(self.encoder)
 
     def build_tower(self, encoder: Encoder) -> Tower:
-        """Put the quick start's head on an encoder."""
+        """Put the quick start's head on an encoder, in the form in which it is published."""
         head = self.material.resolved.recipe.head if self._is_quick_starts else HeadSection()
+        head = published_section(head)
         dim = encoder.width if head.kind == "none" else DIM
         set_seeds(0)
         return build_tower(encoder, head, TowerSection(), dim)

@@ -15,7 +15,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from modalbind.encoders import lora
-from modalbind.encoders.head import build_head
+from modalbind.encoders.head import DeepLinearHead, build_head
 from modalbind.errors import RecipeError, ShapeError
 from modalbind.interfaces import Encoder
 from modalbind.recipe.schema import HeadSection, TowerSection
@@ -80,13 +80,17 @@ class Tower(nn.Module):
         return self
 
     def merged_state_dict(self) -> dict[str, Tensor]:
-        """Return the weights of the same tower without adapters.
+        """Return the weights of the same tower without adapters, its head as one map.
 
         Returns:
             A copy, each tensor contiguous and with storage of its own, under the names that the
-            tower would have if LoRA had never been asked for; it embeds equally to 1e-5.
+            tower would have if neither LoRA nor a deep linear head had been asked for; it embeds
+            equally to 1e-5.
         """
         merged = lora.merge_state_dict(self)
+        if isinstance(self.head, DeepLinearHead):
+            merged = {name: value for name, value in merged.items() if not name.startswith("head.")}
+            merged |= self.head.merged_state_dict("head.")
         return {name: tensor.detach().clone().contiguous() for name, tensor in merged.items()}
 
 

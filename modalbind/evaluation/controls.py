@@ -18,106 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modalbind.errors import ShapeError
-from modalbind.evaluation.retrieval import check_finite
+from modalbind.evaluation.affine import ridge_gcv
 
 _BINS = 8
 _MAX_CATEGORIES = 256
-_ALPHAS = torch.logspace(-8, 4, 49, dtype=torch.float64)
-"""Strengths tried, as multiples of the mean eigenvalue."""
 
 Features = Sequence[Mapping[str, float]]
 Columns = Sequence[Mapping[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class RidgeFit:
-    """An affine map `x @ weights + bias`.
-
-    Attributes:
-        weights: Float64 `(p, dim)`.
-        bias: Float64 `(dim,)`.
-        alpha: The strength of regularisation that was chosen.
-    """
-
-    weights: Tensor
-    bias: Tensor
-    alpha: float
-
-    def predict(self, x: Tensor) -> Tensor:
-        """Map `(n, p)` to float64 `(n, dim)`."""
-        return x.double() @ self.weights + self.bias
-
-
-def ridge_gcv(x: Tensor, y: Tensor) -> RidgeFit:
-    """Fit ridge regression with a free bias, its strength chosen by generalised cross-validation.
-
-    Args:
-        x: Inputs `(n, p)`; scale them beforehand if they differ in unit.
-        y: Outputs `(n, dim)`, one strength for all.
-
-    Returns:
-        The map that minimises |y - x w - b|^2 + alpha |w|^2.
-
-    Raises:
-        ShapeError: If the rows differ or there are none.
-        NonFiniteError: If a number is not finite.
-
-    Source:
-        Golub, Heath & Wahba 1979, "Generalized cross-validation as a method for choosing a good
-        ridge parameter"; the spectral form of Hastie et al., ESL, eq. 3.47.
-    """
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
-        raise ShapeError(
-            f"inputs (n, p) and outputs (n, dim); {tuple(x.shape)} and {tuple(y.shape)}; "
-            "pass the same rows on both sides"
-        )
-    check_finite(x, "inputs of the ridge")
-    check_finite(y, "outputs of the ridge")
-    x, y = x.double(), y.double()
-    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
-    x, y = x - x_mean, y - y_mean
-    values, basis, projected = _decompose(x, y)
-    if not len(values):
-        weights, alpha = x.new_zeros(x.shape[1], y.shape[1]), 0.0
-    else:
-        alpha = _choose_alpha(values, projected, y)
-        shrunk = projected * (values.sqrt() / (values + alpha))[:, None]
-        weights = basis @ shrunk
-    return RidgeFit(weights, y_mean - x_mean @ weights, alpha)
-
-
-def _decompose(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return squared singular values `(r,)`, right vectors `(p, r)` and `U' y` `(r, dim)`."""
-    n, p = x.shape
-    if p <= n:
-        values, vectors = torch.linalg.eigh(x.T @ x)
-    else:
-        values, vectors = torch.linalg.eigh(x @ x.T)
-    largest = float(values.max()) if len(values) else 0.0
-    # Squaring the singular values halves the digits: what is below the noise is not a direction.
-    keep = values > largest * 1e-12
-    values, vectors = values[keep], vectors[:, keep]
-    if p <= n:
-        return values, vectors, (vectors.T @ (x.T @ y)) / values.sqrt()[:, None]
-    return values, (x.T @ vectors) / values.sqrt(), vectors.T @ y
-
-
-def _choose_alpha(values: Tensor, projected: Tensor, y: Tensor) -> float:
-    """Minimise |residual|^2 / (1 - df / n)^2, with one degree of freedom for the bias."""
-    n = len(y)
-    energy = projected.square().sum(dim=1)
-    rest = (y.square().sum() - energy.sum()).clamp_min(0)
-    best, chosen = math.inf, 0.0
-    for alpha in (_ALPHAS.to(values.device) * values.mean()).tolist():
-        kept = values / (values + alpha)
-        freedom = 1 - (float(kept.sum()) + 1) / n
-        if freedom <= 1e-6:
-            continue
-        score = float(rest + (energy * (1 - kept).square()).sum()) / freedom**2
-        if score < best:
-            best, chosen = score, alpha
-    # Nothing fits with freedom left (one or two rows): the strongest, which is the mean.
-    return chosen or float(_ALPHAS[-1] * values.mean())
 
 
 def fit_trivial_control(

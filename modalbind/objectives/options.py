@@ -97,6 +97,13 @@ class RegressionOptions(Options):
         default="cosine",
         description="Mean squared difference, 1 - cosine, or mean absolute difference.",
     )
+    weight: float = Field(default=1.0, ge=0, description="Of the distance; METAL takes 44 or 48.")
+    structure: Literal["none", "full", "upper"] = Field(
+        default="none",
+        description="Also match the cosines within the batch: all of them (`full`), or each pair "
+        "of different rows once (`upper`).",
+    )
+    structure_weight: float = Field(default=1.0, gt=0, description="Of that term.")
 
 
 def _check_scale(max_scale: float, *temperatures: float) -> None:

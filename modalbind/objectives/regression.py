@@ -1,5 +1,8 @@
 """Regression: go where the pair's own anchor is. No negatives, nothing about models or files.
 
+Beside the distance of each row, the cosines between the rows can be matched to those between
+their targets (METAL).
+
 Axes: `n` rows of the modality, `m` anchor embeddings (columns), `dim` the anchor space.
 """
 
@@ -16,6 +19,7 @@ from modalbind.objectives.options import RegressionOptions
 from modalbind.objectives.sides import check_sides, full_precision
 
 Distance = Literal["mse", "cosine", "l1"]
+Structure = Literal["none", "full", "upper"]
 
 
 def regression(
@@ -67,12 +71,52 @@ def regression(
     return distances.masked_fill(~asks, 0.0).sum() / asks.sum().clamp(min=1)
 
 
+def match_structure(
+    modality: Tensor, anchor: Tensor, positives: Tensor, entries: Literal["full", "upper"]
+) -> Tensor:
+    """Mean squared difference of the cosines among the rows and those among their targets.
+
+    Args:
+        modality: Unit-norm embeddings, `(n, dim)`; half precision is raised to float32.
+        anchor: Unit-norm embeddings, `(m, dim)`; no gradient flows into it.
+        positives: Float `(n, m)`; rows that sum to zero have no target and are left out.
+        entries: `full` takes all of the `n * n` cosines, each row's with itself included, as
+            METAL's first form; `upper` the strict upper triangle.
+
+    Returns:
+        Scalar loss; zero, with zero gradient, if fewer than two rows have a target.
+
+    Source:
+        METAL (arXiv 2601.10096), the Gram term of its loss.
+
+    Example:
+        >>> rows = torch.eye(2)
+        >>> match_structure(rows, torch.tensor([[1.0, 0.0], [0.6, 0.8]]), rows, "upper").item()
+        0.36000001430511475
+    """
+    asks = positives.sum(dim=1) > 0
+    if int(asks.sum()) < 2:
+        return (modality * 0).sum()
+    with torch.autocast(modality.device.type, enabled=False):
+        rows = full_precision(modality)[asks]
+        targets = positives[asks].to(rows.dtype) @ anchor.detach().to(rows.dtype)
+        rows, targets = F.normalize(rows, dim=1), F.normalize(targets, dim=1)
+        differences = (rows @ rows.T - targets @ targets.T).square()
+    if entries == "full":
+        return differences.mean()
+    n = len(rows)
+    return differences.triu(diagonal=1).sum() / (n * (n - 1) / 2)
+
+
 @dataclass(frozen=True, slots=True)
 class Regression:
     """`regression` with its options; see there. `InfoNce` and `Sigmoid` use negatives.
 
     Attributes:
         distance: What is minimised.
+        weight: Of the distance.
+        structure: Which cosines within the batch are matched as well; see `match_structure`.
+        structure_weight: Of that term.
         initial_scale: 1; there is no temperature.
         learn_scale: False.
         max_scale: 1.
@@ -80,6 +124,9 @@ class Regression:
     """
 
     distance: Distance = "cosine"
+    weight: float = 1.0
+    structure: Structure = "none"
+    structure_weight: float = 1.0
     initial_scale: float = 1.0
     learn_scale: bool = False
     max_scale: float = 1.0
@@ -95,16 +142,27 @@ class Regression:
         bias: Tensor | None = None,
     ) -> Tensor:
         """Return the loss; `scale` and `bias` are not used."""
-        return regression(modality, anchor, positives, excluded, self.distance)
+        loss = self.weight * regression(modality, anchor, positives, excluded, self.distance)
+        if self.structure == "none":
+            return loss
+        term = match_structure(modality, anchor, positives, self.structure)
+        return loss + self.structure_weight * term
 
     def chance(self, positives: Tensor, excluded: Tensor) -> float:
-        """Return 1 for `cosine` (embeddings at a right angle to all anchors), else NaN.
+        """Return the weight for `cosine` (embeddings at a right angle to all anchors), else NaN.
 
-        The other two depend on `dim`, which the masks do not tell.
+        The other distances depend on `dim`, and the structure on the targets, which the masks do
+        not tell.
         """
-        return 1.0 if self.distance == "cosine" else float("nan")
+        is_known = self.distance == "cosine" and self.structure == "none"
+        return self.weight if is_known else float("nan")
 
 
 def build(options: RegressionOptions) -> Regression:
     """Build the objective from its options."""
-    return Regression(distance=options.distance)
+    return Regression(
+        distance=options.distance,
+        weight=options.weight,
+        structure=options.structure,
+        structure_weight=options.structure_weight,
+    )

@@ -13,6 +13,8 @@ from pydantic import AfterValidator
 from modalbind.errors import AnchorError
 
 LOCAL_DIR = "local-dir:"
+WORLD = "world"
+"""Source of the small spaces that ship with modalbind."""
 _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
 
 
@@ -85,8 +87,9 @@ def absolute_spec(spec: str) -> str:
         is_file = Path(name.tag).expanduser().is_file()
         tag = absolute_path(name.tag) if is_file else name.tag
         return f"{name.kind}:{name.source}@{tag}"
-    # A folder that is called like a model of OpenCLIP is none of its sources.
-    is_folder = name.kind != "openclip" and is_path(name.source) and "://" not in name.source
+    # A folder that is called like a model of OpenCLIP is none of its sources, nor is one that is
+    # called like the space that ships with modalbind.
+    is_folder = name.kind != "openclip" and name.source != WORLD and is_path(name.source) and "://" not in name.source
     return f"{name.kind}:{absolute_path(name.source) if is_folder else name.source}"
 
 

@@ -55,7 +55,13 @@ __all__ = [
     "scene_from_key",
     "scene_key",
     "scene_rng",
+    "sentence_folder",
 ]
+
+
+def sentence_folder() -> Path:
+    """Return the folder of the multilingual sentence encoder that ships beside the anchor."""
+    return Path(__file__).parent / "sentences"
 
 
 def anchor_folder() -> Path:

@@ -144,8 +144,8 @@ def build_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def write_configuration(folder: Path, tokenizer: Tokenizer) -> None:
-    """Write everything but the weights: OpenCLIP's config, the text tower's, the tokenizer."""
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write the tokenizer as transformers reads it."""
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
@@ -154,6 +154,11 @@ def write_configuration(folder: Path, tokenizer: Tokenizer) -> None:
         unk_token="<unk>",
         model_max_length=CONTEXT_LENGTH,
     ).save_pretrained(folder)
+
+
+def write_configuration(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write everything but the weights: OpenCLIP's config, the text tower's, the tokenizer."""
+    write_tokenizer(folder, tokenizer)
     XLMRobertaConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=TEXT_WIDTH,
@@ -221,20 +226,20 @@ def _batches(scenes: Sequence[Scene], tokenizer: Tokenizer, settings: Settings) 
     log.info("%d pictures", len(pixels))
     kinds = np.array(["+".join(thing.kind for thing in scene.objects) for scene in scenes])
     while True:
-        for rows in _alike(kinds, settings.batch_size, rng):
+        for rows in alike(kinds, settings.batch_size, rng):
             captions = [_picture_caption(scenes[row], rng) for row in rows]
             pairs = [_sentence_pair(scenes[row], rng) for row in rows[: settings.n_sentence_pairs]]
             pictures = torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2).float() / 255
             yield Batch(
                 pictures=(pictures - PICTURE_MEAN) / PICTURE_STD,
                 attributes=answers[torch.from_numpy(rows)],
-                captions=_tokens(tokenizer, captions),
-                english=_tokens(tokenizer, [english for english, _ in pairs]),
-                translations=_tokens(tokenizer, [other for _, other in pairs]),
+                captions=tokenize(tokenizer, captions),
+                english=tokenize(tokenizer, [english for english, _ in pairs]),
+                translations=tokenize(tokenizer, [other for _, other in pairs]),
             )
 
 
-def _alike(
+def alike(
     kinds: NDArray[np.str_], batch_size: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
     """Yield the rows of one epoch's batches, in blocks of the same kinds.
@@ -265,18 +270,18 @@ def _picture_caption(scene: Scene, rng: np.random.Generator) -> str:
     """Describe a picture in one of its languages: English half as often again as the rest."""
     weights = np.array([1.5] + [1.0] * (len(PICTURED_LANGUAGES) - 1))
     language = PICTURED_LANGUAGES[rng.choice(len(weights), p=weights / weights.sum())]
-    return caption(scene, language, _some(PICTURE_PERCEIVES, rng), seed=int(rng.integers(1000)))
+    return caption(scene, language, draw_attributes(PICTURE_PERCEIVES, rng), seed=int(rng.integers(1000)))
 
 
 def _sentence_pair(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     """Say the same of a scene in English and in another language, warmth included."""
-    perceives = _some(tuple(ATTRIBUTES), rng)
+    perceives = draw_attributes(tuple(ATTRIBUTES), rng)
     language = LANGUAGES[rng.integers(1, len(LANGUAGES))]
     seed = int(rng.integers(1000))
     return caption(scene, "en", perceives, seed), caption(scene, language, perceives, seed)
 
 
-def _some(attributes: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
+def draw_attributes(attributes: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
     """Keep kind, and most of the rest; a modality to come may perceive any of them."""
     kept = rng.random(len(attributes)) < 0.85
     return tuple(
@@ -284,7 +289,7 @@ def _some(attributes: Sequence[str], rng: np.random.Generator) -> tuple[str, ...
     )
 
 
-def _tokens(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
+def tokenize(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
     """Return token numbers `(n, longest)`, padded with 1."""
     rows = [torch.tensor(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts)]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
@@ -304,7 +309,7 @@ def _fit(model: Any, batches: Iterator[Batch], settings: Settings) -> None:
         fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _lr_factor(step, settings.warmup, settings.steps)
+        optimizer, lambda step: lr_factor(step, settings.warmup, settings.steps)
     )
     started = time.monotonic()
     for step, batch in zip(range(1, settings.steps + 1), batches, strict=False):
@@ -313,8 +318,8 @@ def _fit(model: Any, batches: Iterator[Batch], settings: Settings) -> None:
         captions = model.encode_text(batch.captions, normalize=True)
         english = model.encode_text(batch.english, normalize=True)
         translations = model.encode_text(batch.translations, normalize=True)
-        picture_loss = _contrast(pictures, captions, scale)
-        sentence_loss = _contrast(english, translations, scale)
+        picture_loss = contrast(pictures, captions, scale)
+        sentence_loss = contrast(english, translations, scale)
         readout_loss = _readout_loss(readout(pictures * 10), batch.attributes)
         optimizer.zero_grad()
         torch.autograd.backward(picture_loss + 0.5 * sentence_loss + readout_loss)
@@ -339,14 +344,14 @@ def _readout_loss(logits: Tensor, attributes: Tensor) -> Tensor:
     return torch.stack(losses).sum() / 4
 
 
-def _lr_factor(step: int, warmup: int, steps: int) -> float:
+def lr_factor(step: int, warmup: int, steps: int) -> float:
     """Rise linearly, then fall along a half cosine."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _contrast(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+def contrast(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
     """CLIP's symmetric loss of paired unit-norm rows, in nats."""
     logits = scale * a @ b.T
     labels = torch.arange(len(a))

@@ -254,10 +254,10 @@ def test_a_broken_picture_is_named(space: Any, fakes: Any) -> None:
 def test_the_shipped_anchor_has_its_own_name() -> None:
     from modalbind.anchors.spec import world_folder
 
-    if not (world_folder() / CONFIG).is_file():
+    if not (world_folder("openclip") / CONFIG).is_file():
         with pytest.raises(AnchorError, match="world"):
             build("world", None, OpenClipOptions())
         return
     world = build("world", None, OpenClipOptions())
     assert world.name == "openclip:world"
-    assert world.compute_fingerprint() == opened(world_folder()).compute_fingerprint()
+    assert world.compute_fingerprint() == opened(world_folder("openclip")).compute_fingerprint()

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from modalbind.encoders.head import build_head
+from modalbind.encoders.head import LinearHead, build_head, published_section
+from modalbind.encoders.tower import build_tower
 from modalbind.errors import RecipeError
-from modalbind.recipe.schema import HeadSection
+from modalbind.recipe.schema import HeadSection, TowerSection
 
 
 def test_the_linear_head_is_one_affine_map():
@@ -53,3 +54,34 @@ def test_without_a_head_the_encoders_output_is_the_embedding():
 def test_without_a_head_the_encoder_has_to_end_in_the_anchors_dim():
     with pytest.raises(RecipeError, match=r"ends in 4 numbers, the anchor space has 3; set head"):
         build_head(HeadSection(kind="none"), width=4, dim=3)
+
+
+@pytest.mark.parametrize(("width", "dim", "layers"), [(3, 5, 1), (5, 5, 4), (6, 4, 3)])
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_deep_linear_head_is_a_product_of_maps_and_is_published_as_one(
+    width, dim, layers, skip, bias
+):
+    torch.manual_seed(layers)
+    section = HeadSection(kind="deep_linear", layers=layers, skip=skip, bias=bias)
+    head = build_head(section, width, dim)
+    pooled = torch.randn(7, width)
+    expected = pooled
+    for number, layer in enumerate(head.layers):
+        before = expected
+        expected = expected @ layer.weight.T + (layer.bias if bias else 0)
+        if skip and (number > 0 or width == dim):
+            expected = expected + before
+    assert torch.allclose(head(pooled), expected, atol=1e-6)
+    one = LinearHead(width, dim, bias)
+    one.load_state_dict(head.merged_state_dict(""))
+    assert torch.allclose(one(pooled), expected, atol=1e-5)
+    assert published_section(section).kind == "linear"
+
+
+def test_a_tower_with_a_deep_linear_head_is_published_with_a_linear_one(encoder, features):
+    section = HeadSection(kind="deep_linear", layers=3)
+    tower = build_tower(encoder, section, TowerSection(), dim=4).eval()
+    again = build_tower(encoder, published_section(section), TowerSection(), dim=4).eval()
+    again.load_state_dict(tower.merged_state_dict())
+    assert torch.allclose(tower(features), again(features), atol=1e-5)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from modalbind.objectives.options import RegressionOptions
-from modalbind.objectives.regression import build, regression
+from modalbind.objectives.regression import build, match_structure, regression
 
 DISTANCES = ["mse", "cosine", "l1"]
 
@@ -87,3 +87,57 @@ def test_chance_is_a_right_angle_for_cosine_and_unknown_otherwise():
         objective(rows, anchor, positives, nothing)
     )
     assert math.isnan(build(RegressionOptions(distance="mse")).chance(positives, nothing))
+
+
+def cosine(a, b):
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
+
+
+@pytest.mark.parametrize("entries", ["full", "upper"])
+def test_the_structure_is_a_loop_over_pairs_of_rows_that_have_a_target(sides, entries):
+    targets = (sides.positives @ sides.anchor).tolist()
+    asks = [i for i, row in enumerate(sides.positives.tolist()) if sum(row) > 0]
+    assert 2 < len(asks) < len(sides.modality), "one row has no target"
+    rows = sides.modality.tolist()
+    squares = [
+        (cosine(rows[i], rows[j]) - cosine(targets[i], targets[j])) ** 2
+        for i in asks
+        for j in asks
+        if entries == "full" or i < j
+    ]
+    found = match_structure(sides.modality, sides.anchor, sides.positives, entries)
+    assert float(found) == pytest.approx(sum(squares) / len(squares), abs=1e-12)
+
+
+@pytest.mark.parametrize("entries", ["full", "upper"])
+def test_gradients_of_the_structure_equal_finite_differences(sides, entries):
+    _, anchor, positives, _ = sides
+    assert torch.autograd.gradcheck(
+        lambda rows: match_structure(rows, anchor, positives, entries),
+        sides.modality.clone().requires_grad_(),
+    )
+
+
+def test_a_rotated_copy_has_the_structure_and_not_the_place(pairs):
+    modality, anchor, positives, excluded = pairs
+    turn, _ = torch.linalg.qr(torch.randn(anchor.shape[1], anchor.shape[1], dtype=anchor.dtype))
+    rows = positives @ anchor @ turn
+    assert float(match_structure(rows, anchor, positives, "full")) == pytest.approx(0, abs=1e-12)
+    assert float(regression(rows, anchor, positives, excluded, "mse")) > 1e-3
+
+
+def test_one_row_has_no_structure(pairs):
+    modality, anchor, positives, _ = pairs
+    row = modality[:1].clone().requires_grad_()
+    loss = match_structure(row, anchor, positives[:1], "upper")
+    loss.backward()
+    assert loss.item() == 0 and not row.grad.any()
+
+
+def test_the_whole_loss_weighs_its_two_terms(sides):
+    options = {"distance": "mse", "weight": 44, "structure": "upper", "structure_weight": 0.5}
+    objective = build(RegressionOptions(**options))
+    expected = 44 * regression(*sides, "mse") + 0.5 * match_structure(*tuple(sides)[:3], "upper")
+    assert float(objective(*sides)) == pytest.approx(float(expected), abs=1e-12)
+    assert math.isnan(objective.chance(sides.positives, sides.excluded))

@@ -129,7 +129,7 @@ def test_batches_hold_what_they_say() -> None:
 
 def test_blocks_show_the_same_kinds_and_no_scene_twice() -> None:
     kinds = np.repeat(np.array(["bell", "drum", "bell+drum"]), 32)
-    rows = list(script._alike(kinds, 16, np.random.default_rng(0)))
+    rows = list(script.alike(kinds, 16, np.random.default_rng(0)))
     assert sorted(np.concatenate(rows)) == list(range(96))
     for batch in rows:
         for block in batch.reshape(-1, script.BLOCK):
@@ -161,7 +161,7 @@ def test_the_loss_is_clip_s() -> None:
         for i in range(6):
             scores = [float(5.0 * left[i] @ right[j]) for j in range(6)]
             total += float(np.log(np.sum(np.exp(scores)))) - scores[i]
-    assert script._contrast(a, b, torch.tensor(5.0)).item() == pytest.approx(total / 12, abs=1e-5)
+    assert script.contrast(a, b, torch.tensor(5.0)).item() == pytest.approx(total / 12, abs=1e-5)
 
 
 def unit(rows: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from modalbind_text.datasets import SPECS as DATASETS
 
 __version__ = "0.1.0"
 
-_SHIPPED = {"encoder": options.WORLD}
+_SHIPPED = {"encoder": "transformers:world"}
 
 
 @hookimpl

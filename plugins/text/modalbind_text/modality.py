@@ -15,10 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from modalbind.api import BrokenSampleError, InputError, TextSample, caption, open_space, text_item
-from modalbind_text.options import WORLD, TextOptions
-
-SHIPPED_ENCODER = Path(__file__).parent / "encoder"
-"""Folder of the small sentence encoder, as sentence-transformers lays it out."""
+from modalbind_text.options import TextOptions
 
 
 def build(options: TextOptions) -> TextModality:
@@ -53,9 +50,11 @@ class TextModality:
             AnchorError: If it cannot be opened, or holds no text.
         """
         options = self.options
-        spec = f"transformers:{SHIPPED_ENCODER}" if options.encoder == WORLD else options.encoder
         return open_space(
-            spec, options.encoder_options, device=options.device, batch_size=options.batch_size
+            options.encoder,
+            options.encoder_options,
+            device=options.device,
+            batch_size=options.batch_size,
         )
 
     def prepare(self, samples: Sequence[TextSample]) -> None:

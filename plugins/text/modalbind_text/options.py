@@ -11,9 +11,6 @@ from pydantic import Field
 
 from modalbind.api import Options, SpaceName
 
-WORLD = "world"
-"""Name of the small sentence encoder that ships with the plugin."""
-
 C3_VARIANCE = 0.016
 """Of each coordinate of the noise: Zhang, Sui & Yeung 2024, C3 (arXiv 2401.08567), section 4."""
 
@@ -24,8 +21,8 @@ class TextOptions(Options):
     encoder: SpaceName = Field(
         default="transformers:sentence-transformers/LaBSE",
         description="Frozen space that embeds the sentences, `kind:source[@tag]` as for an anchor "
-        "(`transformers:NAME-or-PATH`, `precomputed:FILE[,FILE...]`), or `world`: the small one "
-        "that ships with this plugin and knows the generated world alone.",
+        "(`transformers:NAME-or-PATH`, `precomputed:FILE[,FILE...]`); `transformers:world` is the "
+        "small one that ships with modalbind and knows the generated world alone.",
     )
     encoder_options: dict[str, Any] = Field(
         default_factory=dict,
@@ -53,5 +50,6 @@ class NoiseOptions(Options):
     variance: float = Field(
         default=C3_VARIANCE,
         gt=0,
-        description="Of each coordinate, beside features of unit norm; C3 takes 0.016.",
+        description="Of each coordinate, as a share of the features' squared norm, which is 1; "
+        "C3 takes 0.016.",
     )
