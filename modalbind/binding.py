@@ -128,7 +128,8 @@ class _Bound:
     def measure(self) -> Measured:
         """Score each tower against the anchor's modalities, and each pair of towers."""
         anchor_pools = self._embed_anchor_pools()
-        measured = Measured()
+        languages = {name for m in self.members for name in m.found.rules.trained_languages}
+        measured = Measured(trained_languages=languages)
         pools: list[Pool] = []
         by_language: list[list[Pool]] = []
         start = 0

@@ -31,6 +31,7 @@ from modalbind.evaluation.pools import Pool, TestPlan, build_pool, plan_test
 from modalbind.evaluation.protocol import ClassSet
 from modalbind.evaluation.zero_shot import build_prompts, compute_class_vectors
 from modalbind.interfaces import Modality, PairedDataset
+from modalbind.languages import LanguageTable, find_table
 from modalbind.plugin_manager import build, nearest
 from modalbind.recipe import Recipe, Resolved
 from modalbind.recipe.schema import EvaluationSection, ZeroShotSection
@@ -55,6 +56,7 @@ class RunInputs:
         val: The same of the val split, or None.
         class_sets: Zero-shot classifications of the test split.
         links: Texts and pictures of the test that no sample is paired with.
+        languages: What is known of the languages of its text encoder.
     """
 
     modality: Modality
@@ -65,6 +67,7 @@ class RunInputs:
     val: TestPlan | None
     class_sets: tuple[ClassSet, ...]
     links: tuple[Link, ...]
+    languages: LanguageTable
 
     def embed_pools(self, plan: TestPlan) -> list[Pool]:
         """Return the pools of a plan with their embeddings."""
@@ -196,18 +199,29 @@ def open_inputs(
     languages = recipe.evaluation.languages
     test = restrict_plan(plan_test(data.test, kept_links), anchor, languages)
     val = restrict_plan(plan_test(data.val, []), anchor, languages) if data.val else None
+    table = find_table(
+        recipe.evaluation.language_shares, _name_text_encoders(modality, anchor), root
+    )
     prompts = [
         found
         for section in recipe.evaluation.zero_shot
         for found in _read_classes(section, side_file(section.labels), data.test, tests_all)
     ]
     wanted = _collect_items(data, [t for t in (test, val) if t], prompts, sides)
-    if not embeds:
-        empty = {name: AnchorBank(name, {}, torch.zeros(0, anchor.dim)) for name in wanted}
-        return RunInputs(modality, data, anchor, empty, test, val, (), kept_links)
-    banks = _embed_banks(anchor, wanted, on_progress)
-    class_sets = tuple(found.embed(banks["text"]) for found in prompts)
-    return RunInputs(modality, data, anchor, banks, test, val, class_sets, kept_links)
+    class_sets: tuple[ClassSet, ...] = ()
+    if embeds:
+        banks = _embed_banks(anchor, wanted, on_progress)
+        class_sets = tuple(found.embed(banks["text"]) for found in prompts)
+    else:
+        banks = {name: AnchorBank(name, {}, torch.zeros(0, anchor.dim)) for name in wanted}
+    return RunInputs(modality, data, anchor, banks, test, val, class_sets, kept_links, table)
+
+
+def _name_text_encoders(modality: Modality, anchor: OpenAnchor) -> list[str]:
+    """Return what the text encoder of the tested languages is known by: the samples' own first."""
+    own = getattr(modality, "space", None)
+    spaces = [anchor] if own is None else [own]
+    return [name for space in spaces for name in (space.spec, space.name)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from modalbind.alternatives import describe_map, score_closed_forms, summarise_solver
 from modalbind.data.samples import Sample
 from modalbind.encoders import Tower
 from modalbind.evaluation.embed import embed_samples
@@ -32,13 +34,42 @@ def measure(resolved: Resolved, inputs: RunInputs, tower: Tower, rules: Protocol
     """Score every direction, language and class list on the test split."""
     samples = _embed_test(resolved, inputs, tower)
     pools = inputs.embed_pools(inputs.test)
-    measured = Measured()
+    measured = Measured(trained_languages=rules.trained_languages)
     measured.retrieval = score_by_language(rules, samples, inputs.data.test, pools)
     if resolved.recipe.evaluation.link_text_image:
         measured.reference = rules.score_anchor(pools)
     measured.zero_shot = rules.score_classes(samples, inputs.class_sets)
     measured.gap = rules.score_gaps(samples, pools)
+    measured.linear_map = describe_map(tower)
+    if resolved.recipe.evaluation.closed_forms:
+        _add_closed_forms(measured, resolved, inputs, tower, rules)
     return measured
+
+
+def _add_closed_forms(
+    measured: Measured, resolved: Resolved, inputs: RunInputs, tower: Tower, rules: Protocol
+) -> None:
+    """Score closed forms on the run's test, beside the run itself."""
+    recipe = resolved.recipe
+    if recipe.tower.freeze != "encoder" and any(True for _ in tower.encoder.parameters()):
+        measured.notes.append(
+            "closed forms were asked for; the encoder was trained, so there is nothing that they "
+            "could be fitted on alike"
+        )
+        return
+    pools = inputs.embed_pools(inputs.test)
+    # Intervals are taken over languages, once for each direction; those of rows are not shown.
+    quick = replace(rules, section=rules.section.model_copy(update={"bootstrap": 0}))
+
+    def score(embeddings: Tensor) -> list[RetrievalRow]:
+        samples = _sample_pool(resolved, inputs, embeddings)
+        return score_by_language(quick, samples, inputs.data.test, pools)
+
+    own = summarise_solver(recipe.train.solver, recipe.train.closed_form, measured.retrieval, rules)
+    measured.closed_forms = [
+        *(row.model_copy(update={"is_run": True}) for row in own),
+        *score_closed_forms(tower, inputs, recipe, rules, score),
+    ]
 
 
 def add_controls(

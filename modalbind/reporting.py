@@ -17,8 +17,11 @@ from modalbind.cost import CostMeter
 from modalbind.data.samples import Sample
 from modalbind.evaluation import protocol
 from modalbind.evaluation.comparison import ComparedRow
+from modalbind.evaluation.languages import mean_over_languages
 from modalbind.evaluation.retrieval import RetrievalScore
 from modalbind.inputs import RunInputs
+from modalbind.language_report import build_languages
+from modalbind.languages import LanguageTable
 from modalbind.recipe import Recipe
 from modalbind.report import (
     AnchorReport,
@@ -37,6 +40,12 @@ from modalbind.report import (
     SumRow,
     ZeroShotMetrics,
     ZeroShotRow,
+)
+from modalbind.report.languages import (
+    ClosedFormRow,
+    LanguageMean,
+    LanguagesReport,
+    LinearMapReport,
 )
 from modalbind.rundir import RunDirectory
 
@@ -58,6 +67,9 @@ class Measured:
     zero_shot: list[protocol.ZeroShotRow] = field(default_factory=list)
     gap: list[protocol.GapRow] = field(default_factory=list)
     sums: list[protocol.SumRow] = field(default_factory=list)
+    closed_forms: list[ClosedFormRow] = field(default_factory=list)
+    linear_map: LinearMapReport | None = None
+    trained_languages: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
@@ -70,13 +82,17 @@ def build_report(
     device: str,
 ) -> RunReport:
     """Write down what was measured; asks the anchor for its fingerprint once more."""
+    anchor, rows = _anchor(inputs), _retrieval_rows(measured)
     return RunReport(
         name=recipe.name,
         command=_command(),
-        anchor=_anchor(inputs),
+        anchor=anchor,
         data=_data(inputs, recipe),
-        retrieval=_retrieval_rows(measured),
+        retrieval=rows,
+        languages=_languages(measured, rows, inputs.languages, recipe, anchor.is_unmoved),
         zero_shot=tuple(map(_zero_shot, measured.zero_shot)),
+        closed_forms=tuple(measured.closed_forms),
+        linear_map=measured.linear_map,
         gap=tuple(map(_gap, measured.gap)),
         cost=CostReport.model_validate(
             {
@@ -109,11 +125,11 @@ def build_bound_report(
         meter: Of the measurement; what training cost stands in each run's own report.
     """
     recipes = [RunDirectory(path).read_recipe() for path in paths]
-    anchor = inputs[0].anchor
+    anchor, rows = _anchor(inputs[0]), _retrieval_rows(measured)
     return RunReport(
         name=" + ".join(recipe.modality.name for recipe in recipes),
         command=_command(),
-        anchor=_anchor(inputs[0]),
+        anchor=anchor,
         data=DataReport(
             name=" | ".join(dict.fromkeys(each.data.name for each in inputs)),
             licence="; ".join(dict.fromkeys(each.data.licence for each in inputs)),
@@ -122,7 +138,8 @@ def build_bound_report(
             overlap=None,
             skipped=dict(sum((Counter(each.data.skipped) for each in inputs), Counter())),
         ),
-        retrieval=_retrieval_rows(measured),
+        retrieval=rows,
+        languages=_languages(measured, rows, inputs[0].languages, recipes[0], anchor.is_unmoved),
         zero_shot=tuple(map(_zero_shot, measured.zero_shot)),
         gap=tuple(map(_gap, measured.gap)),
         sums=tuple(map(_sum, measured.sums)),
@@ -162,6 +179,8 @@ def build_comparison(run: str, other: str, rows: Sequence[ComparedRow]) -> Compa
                 query=row.key.query,
                 target=row.key.target,
                 language=row.key.language or None,
+                anchor_language=row.key.anchor_language or None,
+                from_anchor=row.key.from_anchor,
                 split=row.key.split,
                 metric=row.key.metric,
                 value=row.value,
@@ -225,6 +244,38 @@ def _retrieval_rows(measured: Measured) -> tuple[RetrievalRow, ...]:
         *bound,
         *(_retrieval(row, True) for row in measured.reference),
     )
+
+
+def _languages(
+    measured: Measured,
+    rows: Sequence[RetrievalRow],
+    table: LanguageTable,
+    recipe: Recipe,
+    is_unmoved: bool,
+) -> LanguagesReport | None:
+    own = [row for row in (*measured.retrieval, *measured.bound) if row.control == "none"]
+    means = [
+        LanguageMean(
+            query=mean.direction.query,
+            target=mean.direction.target,
+            anchor_language=mean.direction.anchor_language or None,
+            from_anchor=mean.direction.from_anchor,
+            reference=reference,
+            languages=mean.languages,
+            **{
+                name: Metric.model_validate(metric, from_attributes=True)
+                for name, metric in mean.metrics.items()
+            },
+        )
+        for reference, found in ((False, own), (True, measured.reference))
+        for mean in mean_over_languages(
+            found,
+            measured.trained_languages,
+            resamples=recipe.evaluation.bootstrap,
+            seed=recipe.seed,
+        )
+    ]
+    return build_languages(rows, means, table, measured.trained_languages, is_unmoved=is_unmoved)
 
 
 def _retrieval(row: protocol.RetrievalRow, reference: bool) -> RetrievalRow:

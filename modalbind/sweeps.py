@@ -127,9 +127,11 @@ def compare(
         DataError: If they were not tested on the same items.
     """
     progress = Progress(console)
+    trained: set[str] = set()
 
     def score(path: Path) -> RunScores:
         finished = open_finished(RunDirectory(path), data, progress, root)
+        trained.update(finished.rules.trained_languages)
         measured = measure(finished.resolved, finished.inputs, finished.tower, finished.rules)
         return list_item_scores(measured.retrieval, measured.zero_shot, finished.rules.split)
 
@@ -138,6 +140,7 @@ def compare(
         [score(path) for path in list_runs(other)],
         resamples=COMPARISON_RESAMPLES,
         seed=0,
+        trained=trained,
     )
     return build_comparison(str(run), str(other), rows)
 

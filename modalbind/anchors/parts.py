@@ -1,4 +1,4 @@
-"""Opens a frozen space by its spec alone: a part of a composed anchor, or a plugin's own encoder."""
+"""Opens a frozen space by its spec: a part of a composed anchor, or a plugin's own encoder."""
 
 from __future__ import annotations
 

@@ -85,7 +85,8 @@ def least_squares(x: Tensor, y: Tensor) -> Tensor:
     values, basis, projected = _decompose(x, y)
     if not len(values):
         return x.new_zeros(x.shape[1], y.shape[1])
-    return basis @ (projected / values.sqrt()[:, None])
+    weights: Tensor = basis @ (projected / values.sqrt()[:, None])
+    return weights
 
 
 def procrustes(x: Tensor, y: Tensor) -> Tensor:
@@ -99,7 +100,8 @@ def procrustes(x: Tensor, y: Tensor) -> Tensor:
         embeddings Artetxe et al. 2016, "Learning principled bilingual mappings".
     """
     left, _, right = torch.linalg.svd(x.T @ y, full_matrices=False)
-    return left @ right
+    weights: Tensor = left @ right
+    return weights
 
 
 def cca(x: Tensor, y: Tensor, components: int | None = None) -> Tensor:
@@ -121,7 +123,8 @@ def cca(x: Tensor, y: Tensor, components: int | None = None) -> Tensor:
     y_white, y_colour = _whitening(y)
     left, values, right = torch.linalg.svd(x_white.T @ (x.T @ y) @ y_white, full_matrices=False)
     kept = slice(None, components)
-    return x_white @ (left[:, kept] * values[kept]) @ right[kept] @ y_colour
+    weights: Tensor = x_white @ (left[:, kept] * values[kept]) @ right[kept] @ y_colour
+    return weights
 
 
 def _whitening(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,7 +137,8 @@ def _whitening(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _reduce_rank(weights: Tensor, x: Tensor, rank: int) -> Tensor:
     _, _, right = torch.linalg.svd(x @ weights, full_matrices=False)
-    return weights @ right[:rank].T @ right[:rank]
+    reduced: Tensor = weights @ right[:rank].T @ right[:rank]
+    return reduced
 
 
 def ridge_gcv(x: Tensor, y: Tensor) -> AffineFit:

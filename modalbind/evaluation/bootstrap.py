@@ -182,6 +182,54 @@ def paired_difference(
     return PairedDifference(mean, float(low), float(high))
 
 
+def bootstrap_mean_of_means(
+    values: Sequence[ArrayLike],
+    groups: Sequence[Sequence[str]],
+    *,
+    resamples: int,
+    seed: int,
+    least: float = 0.0,
+) -> PairedDifference:
+    """Mean of the means of several rows, each over its own items, and its interval of 95 %.
+
+    A group is drawn for all rows at once: its items in every row come and go together.
+
+    Args:
+        values: For each row, float `(n,)`.
+        groups: For each row, the group of each item.
+        resamples: Bootstrap draws; 0 returns the mean for both ends.
+        seed: Of the draws.
+        least: Smallest value that an item can have; the largest is 1.
+
+    Returns:
+        The mean, and both ends. Where all draws are alike, they allow for unseen groups as
+        `bootstrap_means` does. In a draw that leaves a row without items, the mean is over the
+        others.
+    """
+    numbers: dict[str, int] = {}
+    for names in groups:
+        for name in names:
+            numbers.setdefault(name, len(numbers))
+    sums, sizes = np.zeros((2, len(numbers), len(values)))
+    for column, (row, names) in enumerate(zip(values, groups, strict=True)):
+        places = np.array([numbers[name] for name in names])
+        np.add.at(sums[:, column], places, np.asarray(row, dtype=np.float64))
+        np.add.at(sizes[:, column], places, 1.0)
+    mean = float((sums.sum(axis=0) / sizes.sum(axis=0)).mean())
+    if not resamples:
+        return PairedDifference(mean, mean, mean)
+    draws = []
+    for weights in _group_weights(len(numbers), resamples, seed):
+        counts = weights @ sizes
+        with np.errstate(invalid="ignore"):
+            draws.append(np.nanmean((weights @ sums) / counts, axis=1))
+    drawn = np.concatenate(draws)
+    if np.ptp(drawn) < 1e-12:
+        return PairedDifference(mean, *_unseen(mean, len(numbers), least, 1.0))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return PairedDifference(mean, float(low), float(high))
+
+
 def _group_sums(table: Floats, group_numbers: Ints) -> tuple[Floats, Floats]:
     """Sum rows by group: `(groups, columns)` and the groups' sizes `(groups,)`."""
     groups = int(group_numbers.max()) + 1

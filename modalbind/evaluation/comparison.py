@@ -7,7 +7,7 @@ items, on both sides alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,10 +15,14 @@ import numpy as np
 
 from modalbind.errors import DataError
 from modalbind.evaluation.bootstrap import Floats, PairedDifference, paired_difference
+from modalbind.evaluation.languages import mean_difference
 from modalbind.evaluation.protocol import RetrievalRow, ScoredItems, ZeroShotRow
 
 COMPARED = ("recall_at_1", "recall_at_10", "map_at_10")
 """Metrics of a retrieval row that are compared; of a classification it is `top1`."""
+
+MEAN = "mean"
+"""Language of a row that averages those that training did not see."""
 
 
 class RowKey(NamedTuple):
@@ -103,17 +107,35 @@ class _Gathered:
     values: dict[Any, list[float]] = field(default_factory=dict)
     groups: dict[Any, str] = field(default_factory=dict)
 
+    def items(self) -> ScoredItems:
+        """What was scored, in a fixed order."""
+        order = self._order()
+        return ScoredItems(tuple(order), tuple(self.groups[item] for item in order))
+
+    def means(self) -> list[float]:
+        """Mean over seeds of each item, in the same order."""
+        return [float(np.mean(self.values[item])) for item in self._order()]
+
+    def _order(self) -> list[Any]:
+        return sorted(self.values, key=repr)
+
 
 def compare_systems(
-    first: Sequence[RunScores], second: Sequence[RunScores], *, resamples: int, seed: int
+    first: Sequence[RunScores],
+    second: Sequence[RunScores],
+    *,
+    resamples: int,
+    seed: int,
+    trained: Collection[str] = ("en",),
 ) -> list[ComparedRow]:
-    """Compare every row that both systems have.
+    """Compare every row that both systems have, and the mean of those in untrained languages.
 
     Args:
         first: One mapping for each run of the system: its seeds and folds.
         second: The same of the other; it may have another number of seeds.
         resamples: Bootstrap draws, at least 1.
         seed: Of the draws.
+        trained: Languages that training saw; they are left out of the mean.
 
     Raises:
         DataError: If they have no row in common, or were tested on different items.
@@ -125,7 +147,30 @@ def compare_systems(
             "two runs with a direction in common asked for; these share none; compare runs of "
             "one modality and one test"
         )
-    return [_compare(key, left[key], right[key], resamples, seed) for key in common]
+    compared = [_compare(key, left[key], right[key], resamples, seed) for key in common]
+    return [*compared, *_compare_means(common, left, right, trained, (resamples, seed))]
+
+
+def _compare_means(
+    keys: Sequence[RowKey],
+    left: Mapping[RowKey, _Gathered],
+    right: Mapping[RowKey, _Gathered],
+    trained: Collection[str],
+    draws: tuple[int, int],
+) -> Iterator[ComparedRow]:
+    """Average the rows of each direction over its untrained languages, at least two."""
+    by_direction: dict[RowKey, list[RowKey]] = {}
+    for key in keys:
+        if key.language and key.language not in trained:
+            by_direction.setdefault(key._replace(language=MEAN), []).append(key)
+    for key, found in by_direction.items():
+        if len(found) < 2:
+            continue
+        a, b = ([side[each].means() for each in found] for side in (left, right))
+        items = [left[each].items() for each in found]
+        difference = mean_difference(a, b, items, resamples=draws[0], seed=draws[1])
+        mean_a, mean_b = (float(np.mean([np.mean(row) for row in side])) for side in (a, b))
+        yield ComparedRow(key, mean_a, mean_b, difference, sum(len(each.keys) for each in items))
 
 
 def _gather(runs: Sequence[RunScores]) -> dict[RowKey, _Gathered]:
@@ -150,9 +195,6 @@ def _compare(
             f"{key.query} → {key.target} are in one alone; compare runs with "
             "one test split, or the same folds"
         )
-    items = list(left.values)
-    a = np.array([np.mean(left.values[item]) for item in items])
-    b = np.array([np.mean(right.values[item]) for item in items])
-    groups = [left.groups[item] for item in items]
+    a, b, groups = np.array(left.means()), np.array(right.means()), left.items().groups
     difference = paired_difference(a, b, groups, resamples=resamples, seed=seed)
-    return ComparedRow(key, float(a.mean()), float(b.mean()), difference, len(items))
+    return ComparedRow(key, float(a.mean()), float(b.mean()), difference, len(a))

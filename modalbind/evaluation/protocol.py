@@ -143,6 +143,12 @@ class Protocol:
     seed: int
     paired: Paired
 
+    @property
+    def trained_languages(self) -> set[str]:
+        """Languages that training saw on either side; English if it saw none."""
+        seen = {language for _, *both in self.paired for language in both if language}
+        return seen or {"en"}
+
     def score_samples(
         self, samples: Pool, pools: Sequence[Pool], control: Control = "none"
     ) -> list[RetrievalRow]:

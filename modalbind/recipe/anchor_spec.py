@@ -89,7 +89,12 @@ def absolute_spec(spec: str) -> str:
         return f"{name.kind}:{name.source}@{tag}"
     # A folder that is called like a model of OpenCLIP is none of its sources, nor is one that is
     # called like the space that ships with modalbind.
-    is_folder = name.kind != "openclip" and name.source != WORLD and is_path(name.source) and "://" not in name.source
+    is_folder = (
+        name.kind != "openclip"
+        and name.source != WORLD
+        and is_path(name.source)
+        and "://" not in name.source
+    )
     return f"{name.kind}:{absolute_path(name.source) if is_folder else name.source}"
 
 

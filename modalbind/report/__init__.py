@@ -15,7 +15,6 @@ from modalbind.report.models import (
     EnvironmentReport,
     GapRow,
     LossPoint,
-    Metric,
     RetrievalMetrics,
     RetrievalRow,
     RunReport,
@@ -23,6 +22,7 @@ from modalbind.report.models import (
     ZeroShotMetrics,
     ZeroShotRow,
 )
+from modalbind.report.parts import Metric
 from modalbind.report.sweep import SweepSummary, summarise
 from modalbind.report.terminal import (
     render_comparison_terminal,

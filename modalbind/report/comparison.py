@@ -6,15 +6,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from modalbind.report.models import Interval, Part
+from modalbind.report.parts import Directed, Interval, Part
 
 
-class ComparisonRow(Part):
+class ComparisonRow(Directed):
     """One metric of one direction, or of one classification."""
 
-    query: str
     target: str = Field(description="What is retrieved, or the data set whose classes are told.")
-    language: str | None = None
+    language: str | None = Field(
+        default=None, description="`mean`: over the languages that training did not see."
+    )
     split: str
     metric: str
     value: float

@@ -13,7 +13,15 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from modalbind.report.models import GROUPS, LossPoint, Metric, RetrievalRow, RunReport, ZeroShotRow
+from modalbind.report.languages import (
+    ClosedFormRow,
+    LanguageMean,
+    LanguageRow,
+    LanguagesReport,
+    LinearMapReport,
+)
+from modalbind.report.models import GROUPS, LossPoint, RetrievalRow, RunReport, ZeroShotRow
+from modalbind.report.parts import Metric
 from modalbind.report.sweep import Spread, SweepSummary
 
 _CHART_WIDTH = 760
@@ -76,6 +84,9 @@ def render_html(report: RunReport) -> str:
             tables=_group_rows(rows),
             many_splits=len({row.split for row in rows}) > 1,
             charts=[*_direction_charts(rows), *_language_charts(rows, report.zero_shot)],
+            languages=_lay_out_languages(report.languages),
+            maps=_rank_maps(report.closed_forms),
+            spectrum=_draw_spectrum(report.linear_map),
             loss=_draw_loss(report.loss),
             counts=_count_above_chance(rows),
             recipe=json.dumps(report.recipe, indent=2, ensure_ascii=False, default=str),
@@ -125,6 +136,74 @@ def _format_duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+@dataclass(frozen=True, slots=True)
+class LanguageGrid:
+    """Languages in rows by level, directions in columns; None where a direction lacks one.
+
+    Attributes:
+        directions: Headings of the columns.
+        groups: Level, and its languages with their cells.
+        means: Of the columns, over the languages that training did not see.
+    """
+
+    directions: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[tuple[str, tuple[LanguageRow | None, ...]], ...]], ...]
+    means: tuple[LanguageMean | None, ...]
+
+
+def _lay_out_languages(report: LanguagesReport | None) -> LanguageGrid | None:
+    if report is None:
+        return None
+    columns = list(dict.fromkeys(map(_column, report.rows)))
+    cells = {(row.language, _column(row)): row for row in report.rows}
+    means = {_column(mean): mean for mean in report.means}
+    return LanguageGrid(
+        tuple(name for name, _ in columns),
+        tuple(
+            (
+                level,
+                tuple(
+                    (language, tuple(cells.get((language, column)) for column in columns))
+                    for language in languages
+                ),
+            )
+            for level, languages in report.groups.items()
+        ),
+        tuple(means.get(column) for column in columns),
+    )
+
+
+def _column(row: LanguageRow | LanguageMean) -> tuple[str, bool]:
+    whose = " (anchor alone)" if row.reference else ""
+    side = f", {row.anchor_language}" if row.anchor_language else ""
+    return f"{row.direction}{side}{whose}", row.reference
+
+
+def _rank_maps(rows: Sequence[ClosedFormRow]) -> list[tuple[str, list[ClosedFormRow]]]:
+    """Return each direction and its maps, the best first."""
+    return [
+        (
+            direction,
+            sorted(
+                (row for row in rows if row.direction == direction),
+                key=lambda row: -(row.others or row.score).value,
+            ),
+        )
+        for direction in dict.fromkeys(row.direction for row in rows)
+    ]
+
+
+def _draw_spectrum(found: LinearMapReport | None) -> str:
+    """Return singular values over their largest as the points of a line, 300 by 80 pixels."""
+    if found is None or len(found.singular_values) < 2:
+        return ""
+    values, last = found.singular_values, len(found.singular_values) - 1
+    return " ".join(
+        f"{300 * place / last:.1f},{80 - 78 * value / values[0]:.1f}"
+        for place, value in enumerate(values)
+    )
+
+
 def _group_rows(rows: Sequence[RetrievalRow]) -> list[tuple[str, str, list[RetrievalRow]]]:
     """Return key, heading and rows of each group that has any."""
     found = [(key, title, [r for r in rows if r.group == key]) for key, title in GROUPS.items()]
@@ -149,7 +228,7 @@ def _direction_charts(rows: Sequence[RetrievalRow]) -> list[BarChart]:
         for row in rows:
             if row.split != split:
                 continue
-            key = (row.query, row.target, row.control, str(row.reference))
+            key = (row.direction, row.control, str(row.reference))
             if key not in chosen or (row.trained and not chosen[key].trained):
                 chosen[key] = row
         order = list(GROUPS)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Interval = tuple[float, float]
+from modalbind.report.languages import ClosedFormRow, LanguagesReport, LinearMapReport
+from modalbind.report.parts import Directed, Interval, Metric, Part
+
 Control = Literal["none", "shuffled", "trivial"]
 Group = Literal["trained", "bound", "emergent", "anchor", "control"]
 
@@ -21,31 +23,6 @@ GROUPS: dict[Group, str] = {
     "control": "Controls: what is left without the content",
 }
 """Groups of rows in the order of the report, with their headings."""
-
-
-class Part(BaseModel):
-    """Base of all parts; built from keywords, or from an object with the same attributes."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, from_attributes=True
-    )
-
-
-class Metric(Part):
-    """A score beside what knowing nothing would give."""
-
-    value: float
-    chance: float
-    ci95: Interval = Field(description="Interval of 95 % over groups of test items.")
-
-    @property
-    def verdict(self) -> Literal["", "at chance", "below chance", "chance is 1"]:
-        """Say so if the interval does not lie above chance, or cannot: the pool is that small."""
-        if self.chance >= 1:
-            return "chance is 1"
-        if self.ci95[0] > self.chance:
-            return ""
-        return "below chance" if self.ci95[1] < self.chance else "at chance"
 
 
 class AnchorReport(Part):
@@ -96,19 +73,11 @@ class RetrievalMetrics(Part):
     median_rank: float = Field(description="Of the first relevant target; 1 is best.")
 
 
-class RetrievalRow(Part):
+class RetrievalRow(Directed):
     """One direction, in one language, on one split."""
 
-    query: str
-    target: str
     language: str | None = Field(
         default=None, description="Of the samples if they have one, else of the anchor's text."
-    )
-    anchor_language: str | None = Field(
-        default=None, description="Of the anchor's text, where the samples have a language too."
-    )
-    from_anchor: bool = Field(
-        default=False, description="Whether the anchor's items ask and samples are retrieved."
     )
     split: str
     trained: bool = Field(description="Whether training paired the two sides in this language.")
@@ -139,17 +108,6 @@ class RetrievalRow(Part):
         if self.bound:
             return "bound"
         return "trained" if self.trained else "emergent"
-
-    @property
-    def direction(self) -> str:
-        """`audio → text`; of two that have one name, the anchor's side is said."""
-        if self.query != self.target:
-            return f"{self.query} → {self.target}"
-        return (
-            f"anchor {self.query} → {self.target}"
-            if self.from_anchor
-            else (f"{self.query} → anchor {self.target}")
-        )
 
 
 class ZeroShotMetrics(Part):
@@ -244,6 +202,15 @@ class RunReport(Part):
     data: DataReport
     retrieval: tuple[RetrievalRow, ...] = ()
     zero_shot: tuple[ZeroShotRow, ...] = ()
+    languages: LanguagesReport | None = Field(
+        default=None, description="Of a test in several languages."
+    )
+    closed_forms: tuple[ClosedFormRow, ...] = Field(
+        default=(), description="Maps in closed form beside a head on frozen features."
+    )
+    linear_map: LinearMapReport | None = Field(
+        default=None, description="What kind of map a linear head is."
+    )
     gap: tuple[GapRow, ...] = ()
     sums: tuple[SumRow, ...] = ()
     runs: tuple[BoundRun, ...] = Field(

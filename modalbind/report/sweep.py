@@ -15,15 +15,13 @@ from pydantic import Field
 
 from modalbind.errors import AnchorMismatchError, RunError
 from modalbind.report.models import (
-    Interval,
-    Metric,
-    Part,
     RetrievalMetrics,
     RetrievalRow,
     RunReport,
     ZeroShotMetrics,
     ZeroShotRow,
 )
+from modalbind.report.parts import Interval, Metric, Part
 
 _Z975 = 1.959964
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -166,7 +164,15 @@ def _pool(
 
 def _retrieval_key(row: RetrievalRow) -> tuple[Any, ...]:
     return (
-        row.query, row.target, row.language, row.split, row.trained, row.control, row.reference
+        row.query,
+        row.target,
+        row.language,
+        row.anchor_language,
+        row.from_anchor,
+        row.split,
+        row.trained,
+        row.control,
+        row.reference,
     )  # fmt: skip
 
 
@@ -190,7 +196,17 @@ def _pool_retrieval(rows: list[tuple[int, RetrievalRow]]) -> SweepRetrievalRow:
         chance = sum(row.n_queries * (row.median_rank_chance or 0.0) for _, row in rows) / total
     return SweepRetrievalRow(
         **first.model_dump(
-            include={"query", "target", "language", "split", "trained", "control", "reference"}
+            include={
+                "query",
+                "target",
+                "language",
+                "anchor_language",
+                "from_anchor",
+                "split",
+                "trained",
+                "control",
+                "reference",
+            }
         ),
         n_queries=round(total / seeds),
         n_targets=first.n_targets,

@@ -9,7 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from modalbind.report.comparison import Comparison
-from modalbind.report.models import GROUPS, Metric, RetrievalRow, RunReport, SumRow, ZeroShotRow
+from modalbind.report.languages import (
+    ClosedFormRow,
+    LanguageMean,
+    LanguageRow,
+    LanguagesReport,
+)
+from modalbind.report.models import GROUPS, RetrievalRow, RunReport, SumRow, ZeroShotRow
+from modalbind.report.parts import Metric
 from modalbind.report.sweep import Spread, SweepSummary
 
 _STYLES = {
@@ -30,6 +37,8 @@ def render_terminal(report: RunReport) -> RenderableType:
         *_retrieval_tables(shown),
         *_sum_tables(report.sums),
         *_zero_shot_tables(report.zero_shot),
+        *_language_tables(report.languages),
+        *_closed_form_tables(report.closed_forms),
     ]
     if report.gap:
         parts.append(_gap_table(report))
@@ -68,7 +77,7 @@ def render_comparison_terminal(comparison: Comparison) -> RenderableType:
     """Return one table: recall@10 of every direction, and every classification."""
     rows = [row for row in comparison.rows if row.metric in ("recall_at_10", "top1")]
     columns: dict[str, list[str | Text]] = {
-        "": [Text(f"{row.query} → {row.target}", style="bold") for row in rows],
+        "": [Text(row.direction, style="bold") for row in rows],
         "lang": [Text(row.language or "") for row in rows],
         "metric": [Text(row.metric) for row in rows],
         "run": [f"{row.value:.3f}" for row in rows],
@@ -146,6 +155,64 @@ def _zero_shot_tables(rows: Sequence[ZeroShotRow]) -> list[RenderableType]:
         "": [_verdict(row.metrics.top1) for row in rows],
     }
     return [_fill_table("Zero-shot classification", columns)]
+
+
+def _language_tables(languages: LanguagesReport | None) -> list[RenderableType]:
+    """Return one line for each direction: English, the mean of the others, the worst of them."""
+    if languages is None:
+        return []
+    english = [row for row in languages.rows if row.language in languages.trained]
+    shown = [(row, languages.find_mean(row, row.reference)) for row in english]
+    told = [(row, mean) for row, mean in shown if mean is not None]
+    if not told:
+        return []
+    worst = [_find_worst(languages, mean) for _, mean in told]
+    columns: dict[str, list[str | Text]] = {
+        "direction": [
+            Text(f"{row.direction}{', anchor alone' if row.reference else ''}") for row, _ in told
+        ],
+        "trained": [f"{row.recall_at_10.value:.3f}" for row, _ in told],
+        "others": [f"{mean.recall_at_10.value:.3f}" for _, mean in told],
+        "95 %": [_interval(mean.recall_at_10) for _, mean in told],
+        "n": [str(len(mean.languages)) for _, mean in told],
+        "worst": [f"{row.recall_at_10.value:.3f}" for row in worst],
+        "": [Text(row.language) for row in worst],
+    }
+    table = _fill_table("Languages, recall@10; others: mean of untrained", columns)
+    lines = [
+        f"{each.direction}: rank correlation of score and share of pre-training text "
+        f"{each.spearman:+.2f} (p {each.p:.2g}, {each.n_languages} languages)"
+        for each in languages.correlations
+        if not each.from_anchor
+    ]
+    return [table, *(Text(line) for line in (*lines, *languages.findings))]
+
+
+def _find_worst(languages: LanguagesReport, mean: LanguageMean) -> LanguageRow:
+    rows = [
+        row
+        for row in languages.rows
+        if row.language in mean.languages and languages.find_mean(row, row.reference) is mean
+    ]
+    return min(rows, key=lambda row: row.recall_at_10.value)
+
+
+def _closed_form_tables(rows: Sequence[ClosedFormRow]) -> list[RenderableType]:
+    """Return one table for each direction, the best first."""
+    tables: list[RenderableType] = []
+    for direction in dict.fromkeys(row.direction for row in rows):
+        found = sorted(
+            (row for row in rows if row.direction == direction),
+            key=lambda row: -(row.others or row.score).value,
+        )
+        columns: dict[str, list[str | Text]] = {
+            "map": [Text(row.name, style="bold" if row.is_run else "") for row in found],
+            "trained": [f"{row.score.value:.3f}" for row in found],
+            "others": [f"{row.others.value:.3f}" if row.others else "" for row in found],
+            "95 %": [_interval(row.others or row.score) for row in found],
+        }
+        tables.append(_fill_table(f"Maps, {direction}, recall@10", columns))
+    return tables
 
 
 def _gap_table(report: RunReport) -> Table:

@@ -270,7 +270,9 @@ def _picture_caption(scene: Scene, rng: np.random.Generator) -> str:
     """Describe a picture in one of its languages: English half as often again as the rest."""
     weights = np.array([1.5] + [1.0] * (len(PICTURED_LANGUAGES) - 1))
     language = PICTURED_LANGUAGES[rng.choice(len(weights), p=weights / weights.sum())]
-    return caption(scene, language, draw_attributes(PICTURE_PERCEIVES, rng), seed=int(rng.integers(1000)))
+    return caption(
+        scene, language, draw_attributes(PICTURE_PERCEIVES, rng), seed=int(rng.integers(1000))
+    )
 
 
 def _sentence_pair(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
