@@ -29,7 +29,7 @@ from modalbind.data.store import SampleStore, has_files
 from modalbind.errors import AnchorError, BrokenSampleError, DataError, ManifestError
 from modalbind.evaluation.pools import Pool, TestPlan, build_pool, plan_test
 from modalbind.evaluation.protocol import ClassSet
-from modalbind.evaluation.zero_shot import build_prompts, compute_class_vectors
+from modalbind.evaluation.zero_shot import build_prompts, compute_class_vectors, load_templates
 from modalbind.interfaces import Modality, PairedDataset
 from modalbind.languages import LanguageTable, find_table
 from modalbind.plugin_manager import build, nearest
@@ -205,7 +205,9 @@ def open_inputs(
     prompts = [
         found
         for section in recipe.evaluation.zero_shot
-        for found in _read_classes(section, side_file(section.labels), data.test, tests_all)
+        for found in _read_classes(
+            _with_templates(section, side_file), data.test, tests_all, side_file(section.labels)
+        )
     ]
     wanted = _collect_items(data, [t for t in (test, val) if t], prompts, sides)
     class_sets: tuple[ClassSet, ...] = ()
@@ -345,8 +347,19 @@ def restrict_plan(plan: TestPlan, anchor: OpenAnchor, languages: Collection[str]
     return TestPlan(plan.sample_labels, kept)
 
 
+def _with_templates(section: ZeroShotSection, side_file: Callable[[str], Path]) -> ZeroShotSection:
+    """Return the section with its templates written out."""
+    if not isinstance(section.templates, str):
+        return section
+    name = section.templates
+    is_file = side_file(name).is_file()
+    return section.model_copy(
+        update={"templates": load_templates(str(side_file(name)) if is_file else name)}
+    )
+
+
 def _read_classes(
-    section: ZeroShotSection, path: Path, samples: Sequence[Sample], may_lack: bool
+    section: ZeroShotSection, samples: Sequence[Sample], may_lack: bool, path: Path
 ) -> list[_ClassPrompts]:
     try:
         by_language = json.loads(path.read_text("utf-8"))
@@ -375,6 +388,7 @@ def _read_classes(
                 raise ManifestError(f"{asked}; check evaluation.zero_shot.label_column")
             logger.warning("%s; it is left out", asked)
             continue
+        assert not isinstance(section.templates, str)  # they are written out
         prompts = build_prompts([classes[label] for label in labels], section.templates, language)
         rows, targets = zip(*places, strict=True)
         found.append(_ClassPrompts(section.name, language, tuple(prompts), rows, targets))

@@ -5,20 +5,22 @@ Pure functions; whoever calls embeds the prompts. Letters: `n` items, `c` classe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from modalbind.errors import InputError, ShapeError
 from modalbind.evaluation.bootstrap import Floats, MetricScore
 from modalbind.evaluation.retrieval import check_finite, compute_retrieval
 
+GENERIC = "generic"
+_TEMPLATES = TypeAdapter(dict[str, tuple[str, ...]])
 BARE_TEMPLATE = "{label}"
 """The class name alone: the one prompt that every table of vectors can be expected to hold."""
 
@@ -153,12 +155,32 @@ def build_prompts(
     ]
 
 
-@cache
-def load_templates() -> Mapping[str, tuple[str, ...]]:
-    """Return the generic templates that come with modalbind, by language.
+def load_templates(name: str = GENERIC, root: Path | None = None) -> Mapping[str, tuple[str, ...]]:
+    """Return prompt templates by language.
 
-    They speak of no modality and suit text towers that read any text. A table of vectors has
-    seldom more than the bare class names: leave the templates empty there.
+    A table of vectors has seldom more than the bare class names: use none there.
+
+    Args:
+        name: Of a set that ships with modalbind (`generic` speaks of no modality; `sound`,
+            `picture`, `depth`, `thermal`), or a JSON file `{language: [template, ...]}`.
+        root: Folder that a file's path starts at.
+
+    Raises:
+        InputError: If there is neither, or the file is not that.
     """
-    text = files("modalbind.evaluation").joinpath("templates.json").read_text(encoding="utf-8")
-    return {language: tuple(found) for language, found in json.loads(text).items()}
+    folder = files("modalbind.evaluation").joinpath("templates")
+    shipped = sorted(each.name.removesuffix(".json") for each in folder.iterdir())
+    path = (root or Path()) / Path(name).expanduser()
+    if name not in shipped and not path.is_file():
+        raise InputError(
+            f"prompt templates '{name}' asked for; no such file, and what ships with modalbind is "
+            f"{', '.join(shipped)}; name one of these"
+        )
+    source = folder.joinpath(f"{name}.json") if name in shipped else path
+    try:
+        return _TEMPLATES.validate_json(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        first = " ".join(str(error).split())
+        raise InputError(
+            f"prompt templates in {source} asked for; {first}; write {{language: [template]}}"
+        ) from error

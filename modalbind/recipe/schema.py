@@ -274,7 +274,8 @@ class ZeroShotSection(Section):
     templates: dict[str, tuple[str, ...]] | str = Field(
         default_factory=dict,
         description="Prompt templates with `{label}`, by language; or the name of a set that "
-        "ships with modalbind, or a YAML file of them relative to the data root.",
+        "ships with modalbind (generic, sound, picture, depth, thermal), or a JSON file of them "
+        "relative to the data root.",
     )
 
 

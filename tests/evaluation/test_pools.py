@@ -128,7 +128,9 @@ def test_groups_of_two_data_sets_are_never_one() -> None:
 
 def test_samples_are_cut_by_language_and_keep_all_that_they_are() -> None:
     vectors = torch.eye(4)
-    whole = pools.Pool("text", "", vectors, torch.tensor([7, 8, 9, 7]), tuple("abca"), tuple("wxyz"))
+    whole = pools.Pool(
+        "text", "", vectors, torch.tensor([7, 8, 9, 7]), tuple("abca"), tuple("wxyz")
+    )
     german, swahili = pools.split_by_language(whole, ["sw", "de", "sw", "de"])
     assert (german.language, swahili.language) == ("de", "sw")
     assert german.keys == ("x", "z") and german.groups == ("b", "a")

@@ -80,10 +80,24 @@ def test_a_template_without_label_is_refused():
         build_prompts(["rain"], {"en": ("a sound",)}, "en")
 
 
-def test_shipped_templates_are_whole():
-    templates = load_templates()
-    assert len(templates) >= 14
+SPOKEN_OF = set("en ar de es fr hi it ja nl pt ru sv sw zh ko tr".split())
+
+
+@pytest.mark.parametrize("name", ["generic", "sound", "picture", "depth", "thermal"])
+def test_shipped_templates_are_whole(name):
+    templates = load_templates(name)
+    assert set(templates) >= SPOKEN_OF
     for language, found in templates.items():
         assert found[0] == "{label}"
         assert all(template.count("{label}") == 1 for template in found), language
         assert len(set(found)) == len(found)
+
+
+def test_templates_of_a_file_are_read_below_the_root(tmp_path):
+    (tmp_path / "mine.json").write_text('{"en": ["hear {label}"]}', encoding="utf-8")
+    assert load_templates("mine.json", tmp_path) == {"en": ("hear {label}",)}
+    (tmp_path / "bad.json").write_text('["no"]', encoding="utf-8")
+    with pytest.raises(InputError, match=r"write \{language: "):
+        load_templates("bad.json", tmp_path)
+    with pytest.raises(InputError, match="depth, generic, picture, sound, thermal; name one"):
+        load_templates("soundd", tmp_path)
