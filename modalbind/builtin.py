@@ -6,6 +6,7 @@ Found by the core's own entry point; nothing imports this module.
 from __future__ import annotations
 
 from modalbind.anchors.options import (
+    ConseOptions,
     MetalOptions,
     OpenClipOptions,
     PrecomputedOptions,
@@ -43,6 +44,13 @@ def modalbind_anchors() -> list[AnchorSpec]:
             api_version=API_VERSION,
             build="modalbind.anchors.precomputed:build",
             options=PrecomputedOptions,
+        ),
+        AnchorSpec(
+            name="conse",
+            summary="A timm classifier in the words of any text encoder (option text): MODEL.",
+            api_version=API_VERSION,
+            build="modalbind.anchors.conse:build",
+            options=ConseOptions,
         ),
         AnchorSpec(
             name="metal",

@@ -251,6 +251,7 @@ class AnchorSpace(Protocol):
     is_table: bool
     """True if it has vectors by key and no weights; then it needs no cache."""
 
+    # A space of parts may have `looked_up`, the modalities that it has by key alone.
     # A space may also have `is_composed = True`: it is made of parts that have caches of their
     # own and joins them at once, so it needs none. Then it has `verify()` as `OpenAnchor` has,
     # and `computed` and `reused`, counts of its parts' embeddings.

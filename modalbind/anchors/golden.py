@@ -78,11 +78,15 @@ def _tone(number: int) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
 
 
 def embed_probes(space: AnchorSpace) -> dict[str, Tensor]:
-    """Return the golden embeddings of a space by modality, float32 `(probes, dim)`."""
+    """Return the golden embeddings of a space by modality, float32 `(probes, dim)`.
+
+    A modality that the space has by key alone (`looked_up`) cannot be asked for what no table has.
+    """
+    looked_up = getattr(space, "looked_up", ())
     return {
         modality: space.encode(modality, probe_items(modality))
         for modality in space.modalities
-        if probe_items(modality)
+        if modality not in looked_up and probe_items(modality)
     }
 
 

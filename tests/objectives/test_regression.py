@@ -120,7 +120,7 @@ def test_gradients_of_the_structure_equal_finite_differences(sides, entries):
 
 
 def test_a_rotated_copy_has_the_structure_and_not_the_place(pairs):
-    modality, anchor, positives, excluded = pairs
+    _, anchor, positives, excluded = pairs
     turn, _ = torch.linalg.qr(torch.randn(anchor.shape[1], anchor.shape[1], dtype=anchor.dtype))
     rows = positives @ anchor @ turn
     assert float(match_structure(rows, anchor, positives, "full")) == pytest.approx(0, abs=1e-12)
