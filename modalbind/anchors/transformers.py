@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from modalbind.anchors.fingerprint import (
@@ -43,6 +44,13 @@ _POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "last",
+}
+_ACTIVATIONS: dict[str, Callable[[], torch.nn.Module]] = {
+    "Identity": torch.nn.Identity,
+    "Tanh": torch.nn.Tanh,
+    "ReLU": torch.nn.ReLU,
+    "GELU": torch.nn.GELU,
+    "SiLU": torch.nn.SiLU,
 }
 _UNBOUNDED_LENGTH = 1_000_000  # transformers says 1e30 for a tokenizer without a limit
 _IMAGE_SETTINGS = frozenset(
@@ -101,6 +109,8 @@ def build(source: str, tag: str | None, options: TransformersOptions) -> Transfo
         )
     _fit_pooler(spec, model, pooling)
     options = options.model_copy(update={"max_length": options.max_length or published.max_length})
+    if published.dense:
+        model.dense_after_pooling = torch.nn.Sequential(*published.dense)
     return TransformersSpace(spec, model, processors, options, pooling=pooling)
 
 
@@ -166,6 +176,8 @@ class _Published(NamedTuple):
 
     pooling: str | None
     max_length: int | None
+    dense: tuple[torch.nn.Sequential, ...] = ()
+    """Layers after the pooling, each a linear map and its activation."""
 
 
 def _read_sentence_files(spec: str, files: _Files) -> _Published:
@@ -173,7 +185,7 @@ def _read_sentence_files(spec: str, files: _Files) -> _Published:
     if modules is None:
         return _Published(None, None)
     kinds = [module["type"].rpartition(".")[2] for module in modules]
-    others = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
+    others = sorted(set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"})
     if others:
         raise AnchorError(
             f"asked to open {spec}; it has a {others[0]} layer after the pooling, which modalbind "
@@ -184,18 +196,58 @@ def _read_sentence_files(spec: str, files: _Files) -> _Published:
         (m["path"] for m, kind in zip(modules, kinds, strict=True) if kind == "Pooling"), None
     )
     said = (_read_json(files, f"{folder}/config.json") or {}) if folder else {}
+    dense = tuple(
+        _read_dense(spec, files, module["path"])
+        for module, kind in zip(modules, kinds, strict=True)
+        if kind == "Dense"
+    )
     modes = [
         key for key, is_on in said.items() if key.startswith("pooling_mode_") and is_on is True
     ]
     if not modes and isinstance(said.get("pooling_mode"), str):
-        return _Published(
-            {"lasttoken": "last"}.get(said["pooling_mode"], said["pooling_mode"]), limit
+        pooling = {"lasttoken": "last"}.get(said["pooling_mode"], said["pooling_mode"])
+        return _Published(pooling, limit, dense)
+    return _Published(_POOLINGS.get(modes[0]) if len(modes) == 1 else None, limit, dense)
+
+
+def _read_dense(spec: str, files: _Files, folder: str) -> torch.nn.Sequential:
+    """Read a layer after the pooling, such as LaBSE's: a linear map, then an activation.
+
+    Raises:
+        AnchorError: If its files are not whole, or name an activation that is not known.
+    """
+    said = _read_json(files, f"{folder}/config.json") or {}
+    name = str(said.get("activation_function", "Identity")).rpartition(".")[2]
+    weights = _read_weights(files, folder)
+    if name not in _ACTIVATIONS or weights is None or "in_features" not in said:
+        raise AnchorError(
+            f"asked to open {spec}; its layer {folder} has activation {name!r} and "
+            f"{'its' if weights else 'no'} weights; modalbind knows {', '.join(_ACTIVATIONS)}; "
+            "compute its vectors elsewhere and name them with precomputed:FILE"
         )
-    pooling = _POOLINGS.get(modes[0]) if len(modes) == 1 else None
-    return _Published(pooling, limit)
+    layer = torch.nn.Linear(said["in_features"], said["out_features"], bias=said.get("bias", True))
+    layer.load_state_dict({key.removeprefix("linear."): value for key, value in weights.items()})
+    return torch.nn.Sequential(layer, _ACTIVATIONS[name]())
+
+
+def _read_weights(files: _Files, folder: str) -> dict[str, Tensor] | None:
+    path = _find_file(files, f"{folder}/model.safetensors")
+    if path is not None:
+        found: dict[str, Tensor] = load_file(path)
+        return found
+    path = _find_file(files, f"{folder}/pytorch_model.bin")
+    if path is None:
+        return None
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
 
 
 def _read_json(files: _Files, name: str) -> Any:
+    path = _find_file(files, name)
+    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+
+
+def _find_file(files: _Files, name: str) -> Path | None:
     from transformers.utils import cached_file
 
     path = cached_file(
@@ -206,7 +258,7 @@ def _read_json(files: _Files, name: str) -> Any:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return None if path is None else Path(path)
 
 
 class TransformersSpace:
@@ -294,8 +346,11 @@ class TransformersSpace:
             return _pooled(self._model.get_text_features(**tokens))
         output = self._model(**tokens)
         if self._pooling == "pooler":
-            return _pooled(output)
-        return pool(output.last_hidden_state, tokens["attention_mask"], self._pooling)
+            pooled = _pooled(output)
+        else:
+            pooled = pool(output.last_hidden_state, tokens["attention_mask"], self._pooling)
+        dense = getattr(self._model, "dense_after_pooling", None)
+        return pooled if dense is None else cast(Tensor, dense(pooled))
 
     @exact()
     def _encode_images(self, pictures: list[Any]) -> Tensor:

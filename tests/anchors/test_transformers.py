@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from modalbind.anchors.golden import probe_items
 from modalbind.anchors.options import TransformersOptions
@@ -308,10 +309,55 @@ def test_published_pooling_is_taken(xlmr_folder: Path, tmp_path: Path, fakes: An
     torch.testing.assert_close(found, expected)
 
 
-def test_layers_after_the_pooling_are_refused(xlmr_folder: Path, tmp_path: Path) -> None:
+def _write_dense(folder: Path, activation: str, pickled: bool = False) -> dict[str, Any]:
+    """Write a layer as LaBSE has one, from 16 to 8."""
+    torch.manual_seed(4)
+    weights = {"linear.weight": torch.randn(8, 16), "linear.bias": torch.randn(8)}
+    place = folder / "2_Dense"
+    place.mkdir()
+    said = {"in_features": 16, "out_features": 8, "bias": True, "activation_function": activation}
+    (place / "config.json").write_text(json.dumps(said))
+    if pickled:
+        torch.save(weights, place / "pytorch_model.bin")
+    else:
+        save_file(weights, place / "model.safetensors")
+    return weights
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_dense_layer_after_the_pooling_is_applied(
+    xlmr_folder: Path, tmp_path: Path, fakes: Any, pickled: bool
+) -> None:
+    folder = Path(shutil.copytree(xlmr_folder, tmp_path / "st"))
+    _write_sentence_files(folder, "Transformer", "Pooling", "Dense", "Normalize")
+    weights = _write_dense(folder, "torch.nn.modules.activation.Tanh", pickled)
+    space = opened(folder)
+    assert space.dim == 8
+    plain = opened(xlmr_folder, pooling="cls", max_length=5)
+    hidden = plain._encode_texts(list(fakes.sentences))
+    raw = torch.tanh(hidden @ weights["linear.weight"].T + weights["linear.bias"])
+    expected = F.normalize(raw, dim=1)
+    torch.testing.assert_close(space.encode("text", texts(fakes)), expected)
+    before = space.compute_fingerprint()
+    space._model.dense_after_pooling[0][0].bias += 1
+    assert space.compute_fingerprint() != before, "the layer is part of the space"
+
+
+@pytest.mark.parametrize("activation", ["torch.nn.modules.activation.Softmax", "os.system"])
+def test_an_unknown_activation_is_refused(
+    xlmr_folder: Path, tmp_path: Path, activation: str
+) -> None:
     folder = Path(shutil.copytree(xlmr_folder, tmp_path / "st"))
     _write_sentence_files(folder, "Transformer", "Pooling", "Dense")
-    with pytest.raises(AnchorError, match="Dense layer"):
+    _write_dense(folder, activation)
+    with pytest.raises(AnchorError, match="modalbind knows Identity, Tanh"):
+        opened(folder)
+
+
+def test_other_layers_after_the_pooling_are_refused(xlmr_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(xlmr_folder, tmp_path / "st"))
+    _write_sentence_files(folder, "Transformer", "Pooling", "LSTM")
+    with pytest.raises(AnchorError, match="LSTM layer"):
         opened(folder)
 
 
