@@ -55,11 +55,10 @@ from modalbind.maps.options import (
 )
 from modalbind.maps.specs import map_augmentations, map_encoders
 from modalbind.recipe.anchor_spec import SpaceName
-from modalbind.types import AnchorItem, AnchorSide, Pair, PairBatch, TextSample
+from modalbind.types import AnchorItem, AnchorSide, Pair, PairBatch, TextSample, text_item
 
 if TYPE_CHECKING:
     from modalbind.anchors.parts import open_space
-    from modalbind.data.files import text_item
     from modalbind.data.published import Publication, PublishedFolder, PublishedItem, label_texts
     from modalbind.data.texts import text_dataset, text_pair
     from modalbind.encoders.fitting import find_weights, split_by_depth
@@ -167,7 +166,6 @@ _LAZY: dict[str, str] = {
     "resize_map": "modalbind.maps.sample",
     "split_by_depth": "modalbind.encoders.fitting",
     "text_dataset": "modalbind.data.texts",
-    "text_item": "modalbind.data.files",
     "text_pair": "modalbind.data.texts",
     "split_valid": "modalbind.maps.sample",
 }

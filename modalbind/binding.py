@@ -19,7 +19,7 @@ from torch import Tensor
 from modalbind.cost import CostMeter
 from modalbind.data.options import WorldOptions
 from modalbind.data.samples import Sample
-from modalbind.errors import DataError
+from modalbind.errors import DataError, RunError
 from modalbind.evaluation.pools import (
     UNIMODAL_LANGUAGE,
     Pool,
@@ -251,6 +251,12 @@ def _open_members(
     directories: Sequence[RunDirectory], data: Path | None, root: Path | None, progress: Progress
 ) -> _Bound:
     recipes = [directory.read_recipe() for directory in directories]
+    for directory, recipe in zip(directories, recipes, strict=True):
+        if recipe.evaluation.calibration is not None:
+            raise RunError(
+                f"binding {directory.path} asked for; its test is calibrated apart from the "
+                "others'; calibrate the anchor instead (anchor.calibration), or evaluate it alone"
+            )
     is_world = data is None and all(_is_of_world(recipe) for recipe in recipes)
     shares = is_world or data is not None
     if data is not None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from modalbind.anchors import open_anchor
 from modalbind.anchors.cache import AnchorCache
+from modalbind.anchors.calibration import Calibration, fit_calibration
 from modalbind.anchors.opened import OpenAnchor
 from modalbind.data.links import Link, read_links
 from modalbind.data.loader import AnchorBank
@@ -34,7 +35,7 @@ from modalbind.interfaces import Modality, PairedDataset
 from modalbind.languages import LanguageTable, find_table
 from modalbind.plugin_manager import build, nearest
 from modalbind.recipe import Recipe, Resolved
-from modalbind.recipe.schema import EvaluationSection, ZeroShotSection
+from modalbind.recipe.schema import CalibrationSection, EvaluationSection, ZeroShotSection
 from modalbind.types import AnchorItem
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class RunInputs:
         class_sets: Zero-shot classifications of the test split.
         links: Texts and pictures of the test that no sample is paired with.
         languages: What is known of the languages of its text encoder.
+        calibration_files: Named data that `evaluation.calibration` is fitted on.
+        anchor_languages: Languages that the anchor is asked for texts in; empty if in all.
     """
 
     modality: Modality
@@ -68,6 +71,8 @@ class RunInputs:
     class_sets: tuple[ClassSet, ...]
     links: tuple[Link, ...]
     languages: LanguageTable
+    calibration_files: tuple[Path, ...] = ()
+    anchor_languages: tuple[str, ...] = ()
 
     def embed_pools(self, plan: TestPlan) -> list[Pool]:
         """Return the pools of a plan with their embeddings."""
@@ -76,6 +81,12 @@ class RunInputs:
     def load_all(self, samples: Sequence[Sample]) -> Iterable[Any]:
         """Read samples one after the other."""
         return map(self.data.store.load, samples)
+
+    def fit_anchor_calibration(self, section: CalibrationSection) -> Calibration:
+        """Fit the anchor's side of a test's calibration on the named data."""
+        dataset = self.data.store.datasets[0]
+        named = _list_named(self.calibration_files, dataset, self.anchor, self.anchor_languages)
+        return _fit_calibration(self.anchor, section, named)
 
     def mean_anchors(self, samples: Sequence[Sample], sides: Sequence[str]) -> Tensor:
         """Return for each sample the mean of its anchor embeddings, unit norm, `(n, dim)`."""
@@ -158,6 +169,7 @@ def open_inputs(
     *,
     tests_all: bool = False,
     embeds: bool = True,
+    calibration: Path | None = None,
 ) -> RunInputs:
     """Read the data, open the anchor and embed its side of everything once.
 
@@ -168,6 +180,8 @@ def open_inputs(
         on_progress: Told what is going on.
         tests_all: Nothing is trained: take the test split, or all rows if none is named.
         embeds: False checks everything and leaves the banks empty.
+        calibration: File of the run that keeps what `anchor.calibration` was fitted to; where
+            there is none, it is fitted.
 
     Raises:
         InputError: For data or an anchor that cannot be used; nothing has been trained.
@@ -180,6 +194,22 @@ def open_inputs(
     sides = _check_sides(recipe.anchor.sides, anchor)
     store = SampleStore(datasets, modality, recipe.data.memory_mib)
     side_file = partial(_find, root=root, dataset=datasets[0])
+    languages = recipe.evaluation.languages
+    anchor_languages = (*languages, *recipe.data.train_languages) if languages else ()
+    if recipe.anchor.calibration is not None and embeds:
+        section = recipe.anchor.calibration
+        files = [side_file(name) for name in section.data]
+        is_kept = calibration is not None and calibration.is_file()
+        anchor.calibrate(
+            Calibration.read(calibration)
+            if calibration is not None and is_kept
+            else _fit_calibration(
+                anchor, section, _list_named(files, datasets[0], anchor, anchor_languages)
+            )
+        )
+    test_files = tuple(
+        side_file(name) for name in getattr(recipe.evaluation.calibration, "data", ())
+    )
     links = [
         (path, link)
         for path in map(side_file, recipe.evaluation.links)
@@ -196,7 +226,6 @@ def open_inputs(
     if not tests_all:
         _check_asked(recipe, data)
     kept_links = tuple(link for _, link in links)
-    languages = recipe.evaluation.languages
     test = restrict_plan(plan_test(data.test, kept_links), anchor, languages)
     val = restrict_plan(plan_test(data.val, []), anchor, languages) if data.val else None
     table = find_table(
@@ -216,7 +245,44 @@ def open_inputs(
         class_sets = tuple(found.embed(banks["text"]) for found in prompts)
     else:
         banks = {name: AnchorBank(name, {}, torch.zeros(0, anchor.dim)) for name in wanted}
-    return RunInputs(modality, data, anchor, banks, test, val, class_sets, kept_links, table)
+    return RunInputs(
+        modality,
+        data,
+        anchor,
+        banks,
+        test,
+        val,
+        class_sets,
+        kept_links,
+        table,
+        test_files,
+        anchor_languages,
+    )
+
+
+Named = dict[tuple[str, str], list[AnchorItem]]
+"""Items by modality and language."""
+
+
+def _list_named(
+    files: Sequence[Path], dataset: PairedDataset, anchor: OpenAnchor, languages: Sequence[str]
+) -> Named:
+    """Return the texts and pictures of named data, of texts those in languages that are used."""
+    items: Named = {}
+    for link in (link for path in files for link in read_links(path)):
+        is_used = link.modality != "text" or not languages or link.language in languages
+        if link.modality in anchor.modalities and is_used:
+            item = dataset.anchor_item(link.modality, link.key, link.language)
+            items.setdefault((link.modality, link.language or ""), []).append(item)
+    return items
+
+
+def _fit_calibration(anchor: OpenAnchor, section: CalibrationSection, items: Named) -> Calibration:
+    """Embed named data and fit on it."""
+    vectors = {group: anchor.embed(group[0], found) for group, found in items.items()}
+    return fit_calibration(
+        vectors, section.kind, by_language=section.by_language, shrinkage=section.shrinkage
+    )
 
 
 def _name_text_encoders(modality: Modality, anchor: OpenAnchor) -> list[str]:

@@ -16,6 +16,7 @@ from modalbind.evaluation.embed import embed_samples
 from modalbind.evaluation.pools import Pool, name_group, split_by_language
 from modalbind.evaluation.protocol import Control, Protocol, RetrievalRow
 from modalbind.inputs import RunInputs
+from modalbind.posthoc import TestCalibration, calibrate_test
 from modalbind.recipe import Recipe, Resolved
 from modalbind.reporting import Measured
 from modalbind.rundir import RunDirectory
@@ -33,17 +34,29 @@ def build_protocol(directory: RunDirectory, recipe: Recipe) -> Protocol:
 def measure(resolved: Resolved, inputs: RunInputs, tower: Tower, rules: Protocol) -> Measured:
     """Score every direction, language and class list on the test split."""
     samples = _embed_test(resolved, inputs, tower)
-    pools = inputs.embed_pools(inputs.test)
+    pools, classes = inputs.embed_pools(inputs.test), inputs.class_sets
     measured = Measured(trained_languages=rules.trained_languages)
+    if calibration := _calibrate(resolved, inputs, tower):
+        languages = [sample.language for sample in inputs.data.test]
+        samples = calibration.apply_to_samples(samples, languages)
+        pools = calibration.apply_to_pools(pools)
+        classes = calibration.apply_to_classes(classes)
+        measured.notes.append(calibration.note)
     measured.retrieval = score_by_language(rules, samples, inputs.data.test, pools)
     if resolved.recipe.evaluation.link_text_image:
         measured.reference = rules.score_anchor(pools)
-    measured.zero_shot = rules.score_classes(samples, inputs.class_sets)
+    measured.zero_shot = rules.score_classes(samples, classes)
     measured.gap = rules.score_gaps(samples, pools)
     measured.linear_map = describe_map(tower)
-    if resolved.recipe.evaluation.closed_forms:
+    if resolved.recipe.evaluation.closed_forms and calibration is None:
         _add_closed_forms(measured, resolved, inputs, tower, rules)
     return measured
+
+
+def _calibrate(resolved: Resolved, inputs: RunInputs, tower: Tower) -> TestCalibration | None:
+    return calibrate_test(
+        resolved, inputs, lambda samples: embed_as_tested(resolved, inputs, tower, samples)
+    )
 
 
 def _add_closed_forms(
@@ -75,7 +88,10 @@ def _add_closed_forms(
 def add_controls(
     measured: Measured, resolved: Resolved, inputs: RunInputs, shuffled: Tower, rules: Protocol
 ) -> None:
-    """Add the rows of a tower trained on shuffled pairs, and those of trivial features."""
+    """Add the rows of a tower trained on shuffled pairs, and those of trivial features.
+
+    Controls are scored as trained, without a calibration of the test.
+    """
     pools = inputs.embed_pools(inputs.test)
     trivial, used = predict_trivial(inputs, resolved.recipe)
     embedded: dict[Control, Pool] = {

@@ -22,6 +22,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 
 from modalbind.anchors.cache import AnchorCache
+from modalbind.checkpoint import write_file
 from modalbind.closed_form import fit_head
 from modalbind.cost import CostMeter
 from modalbind.data.loader import Augmentations, FeatureSet, TrainingBatches
@@ -43,7 +44,7 @@ from modalbind.measure import add_controls, build_protocol, measure
 from modalbind.plugin_manager import build, load_plugins
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, resolve
-from modalbind.recipe.schema import Choice
+from modalbind.recipe.schema import CalibrationSection, Choice
 from modalbind.report import RunReport, read_report, write_report
 from modalbind.reporting import Measured, build_report
 from modalbind.run import (
@@ -93,7 +94,9 @@ def align(
     accelerator = build_engine(recipe, directory.path)
 
     def read_all() -> RunInputs:
-        return open_inputs(resolved, AnchorCache(), str(accelerator.device), progress.count)
+        kept = None if force else directory.calibration_file
+        device = str(accelerator.device)
+        return open_inputs(resolved, AnchorCache(), device, progress.count, calibration=kept)
 
     with directory.lock(), meter:
         # What is to be replaced stays until its replacement is known to be possible.
@@ -123,6 +126,7 @@ def evaluate(
     root: Path | None = None,
     controls: bool = False,
     console: Console | None = None,
+    calibration: CalibrationSection | None = None,
 ) -> RunReport:
     """Measure a finished run again: on its own test split, or on other pairs.
 
@@ -134,14 +138,15 @@ def evaluate(
             `controls/shuffled`, kept for the next time) and the trivial-feature control. A run
             that has its shuffled control gets these rows each time.
         console: Where progress is shown.
+        calibration: Of the test, in place of the recipe's.
 
     Returns:
-        The report; also written into the run, unless `data` is given.
+        The report; also written into the run, unless `data` or `calibration` is given.
     """
     directory = RunDirectory(find_run(run))
     progress, meter = Progress(console), CostMeter()
     with meter:
-        found = open_finished(directory, data, progress, root)
+        found = open_finished(directory, data, progress, root, calibration)
         measured = measure(found.resolved, found.inputs, found.tower, found.rules)
         if data is None and (changed := _list_changed(directory, found.inputs)):
             measured.notes.append(f"{', '.join(changed)} has changed since the run was trained")
@@ -151,7 +156,8 @@ def evaluate(
         report = build_report(
             found.resolved.recipe, found.inputs, directory, measured, meter, device
         )
-    return report if data is not None else _replace_report(directory, report)
+    is_own = data is None and calibration is None
+    return _replace_report(directory, report) if is_own else report
 
 
 def _measure_controls(
@@ -196,7 +202,11 @@ class FinishedRun:
 
 
 def open_finished(
-    directory: RunDirectory, data: Path | None, progress: Progress, root: Path | None = None
+    directory: RunDirectory,
+    data: Path | None,
+    progress: Progress,
+    root: Path | None = None,
+    calibration: CalibrationSection | None = None,
 ) -> FinishedRun:
     """Open a finished run with what it is tested on: its own test split, or other pairs.
 
@@ -206,6 +216,9 @@ def open_finished(
     recipe = directory.read_recipe()
     if data is not None:
         recipe = change_data(recipe, data, root)
+    if calibration is not None:
+        section = recipe.evaluation.model_copy(update={"calibration": calibration})
+        recipe = recipe.model_copy(update={"evaluation": section})
     return open_changed(directory, recipe, progress, tests_all=data is not None)
 
 
@@ -226,7 +239,14 @@ def open_changed(
     directory.check_trained()
     resolved = resolve(recipe, load_plugins())
     device = build_engine(resolved.recipe).device
-    inputs = open_inputs(resolved, AnchorCache(), str(device), progress.count, tests_all=tests_all)
+    inputs = open_inputs(
+        resolved,
+        AnchorCache(),
+        str(device),
+        progress.count,
+        tests_all=tests_all,
+        calibration=directory.calibration_file,
+    )
     _check_bound(directory, inputs)
     rules = build_protocol(directory, resolved.recipe)
     return FinishedRun(directory, resolved, inputs, rules, device)
@@ -350,6 +370,8 @@ def _record_identity(directory: RunDirectory, inputs: RunInputs, sides: Collecti
         }
     )
     directory.write_broken(inputs.data.broken)
+    if anchor.calibration is not None:
+        write_file(directory.calibration_file, anchor.calibration.to_bytes())
 
 
 def _list_changed(directory: RunDirectory, inputs: RunInputs) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from modalbind.anchors import open_anchor
 from modalbind.anchors.cache import AnchorCache
+from modalbind.anchors.calibration import Calibration
 from modalbind.anchors.opened import OpenAnchor
 from modalbind.checkpoint import (
     decode_tensors,
@@ -25,7 +26,6 @@ from modalbind.checkpoint import (
     write_file,
     write_json,
 )
-from modalbind.data.files import text_item
 from modalbind.data.pictures import open_picture
 from modalbind.encoders import Tower, build_tower
 from modalbind.encoders.head import published_section
@@ -48,7 +48,7 @@ from modalbind.recipe.load import read_recipe
 from modalbind.recipe.mistakes import check_model
 from modalbind.report import RunReport, read_report
 from modalbind.rundir import RunDirectory
-from modalbind.types import AnchorItem, TextSample
+from modalbind.types import AnchorItem, TextSample, text_item
 
 BATCH_SIZE = 32
 """Samples embedded at once outside of training."""
@@ -258,6 +258,8 @@ class AlignedSpace:
             str(self._device),
             first.resolved.anchor_options,
         )
+        if first.resolved.recipe.anchor.calibration is not None:
+            anchor.calibrate(Calibration.read(first.directory.calibration_file))
         for item in self._bound.values():
             anchor.check_bound(item.directory.path, item.anchor)
         return anchor
@@ -389,6 +391,7 @@ def _fetch_run(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = ["recipe.yaml", "run.json", "tower.json", "tower.safetensors", "report.json"]
+    wanted.append("calibration.safetensors")  # only where the anchor is calibrated
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -57,6 +57,7 @@ class RunDirectory:
         self.broken_file = path / "broken.jsonl"
         self.tower_file = path / "tower.safetensors"
         self.tower_note = path / "tower.json"
+        self.calibration_file = path / "calibration.safetensors"
         self.report_file = path / "report.json"
         self.shuffled = path / "controls" / "shuffled"
         self._lock = FileLock(path / ".lock")

@@ -18,6 +18,7 @@ from modalbind.pipeline import align, evaluate, open_finished
 from modalbind.plugin_manager import load_plugins
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, resolve
+from modalbind.recipe.schema import CalibrationSection
 from modalbind.report import Comparison, RunReport, SweepSummary, summarise, write_summary
 from modalbind.reporting import build_comparison
 from modalbind.rundir import (
@@ -113,6 +114,7 @@ def compare(
     data: Path | None = None,
     root: Path | None = None,
     console: Console | None = None,
+    calibration: CalibrationSection | None = None,
 ) -> Comparison:
     """Score two runs, or sweeps, on the same test items, and compare them item by item.
 
@@ -122,6 +124,7 @@ def compare(
         data: Manifest to test both on, instead of their own test splits.
         root: Folder of its paths; default: the manifest's.
         console: Where progress is shown.
+        calibration: Of the first's test; the other is tested as it is.
 
     Raises:
         DataError: If they were not tested on the same items.
@@ -129,14 +132,14 @@ def compare(
     progress = Progress(console)
     trained: set[str] = set()
 
-    def score(path: Path) -> RunScores:
-        finished = open_finished(RunDirectory(path), data, progress, root)
+    def score(path: Path, section: CalibrationSection | None = None) -> RunScores:
+        finished = open_finished(RunDirectory(path), data, progress, root, section)
         trained.update(finished.rules.trained_languages)
         measured = measure(finished.resolved, finished.inputs, finished.tower, finished.rules)
         return list_item_scores(measured.retrieval, measured.zero_shot, finished.rules.split)
 
     rows = compare_systems(
-        [score(path) for path in list_runs(run)],
+        [score(path, calibration) for path in list_runs(run)],
         [score(path) for path in list_runs(other)],
         resamples=COMPARISON_RESAMPLES,
         seed=0,

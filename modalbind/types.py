@@ -6,8 +6,10 @@ embeddings (columns), `dim` the anchor space, `time` the padded axis of features
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,6 +74,12 @@ class AnchorItem:
     content_hash: bytes
     load: Callable[[], Any]
     language: str | None = None
+
+
+def text_item(text: str, language: str | None = None) -> AnchorItem:
+    """Return the anchor-side item of a text; its key is the text itself."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return AnchorItem(text, digest, partial(str, text), language)
 
 
 @dataclass(frozen=True, slots=True)

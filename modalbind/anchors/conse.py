@@ -28,9 +28,8 @@ from modalbind.anchors.frozen import (
 from modalbind.anchors.opened import OpenAnchor
 from modalbind.anchors.options import ConseOptions
 from modalbind.anchors.parts import open_space
-from modalbind.data.files import text_item
 from modalbind.errors import AnchorError
-from modalbind.types import AnchorItem
+from modalbind.types import AnchorItem, text_item
 
 
 def build(source: str, tag: str | None, options: ConseOptions) -> ConseSpace:

@@ -22,6 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modalbind.anchors.cache import AnchorCache
+from modalbind.anchors.calibration import Calibration
+from modalbind.anchors.fingerprint import hash_fields
 from modalbind.anchors.frozen import check_modality
 from modalbind.anchors.golden import check_probes
 from modalbind.anchors.index import Identity, find_identity, stamp_files, store_identity
@@ -84,6 +86,9 @@ class OpenAnchor:
         self.dim = known.dim
         self.modalities = known.modalities
         self.fingerprint = known.fingerprint
+        self.calibration: Calibration | None = None
+        """What is done to all embeddings after they come from the cache."""
+        self._base_fingerprint = known.fingerprint
         self.tables = _list_tables(self._space)
         """File name and content hash of each table of vectors; none if it has weights."""
 
@@ -137,15 +142,27 @@ class OpenAnchor:
             return self._space
         space = self._build()
         fingerprint = space.compute_fingerprint()
-        if fingerprint != self.fingerprint:
+        if fingerprint != self._base_fingerprint:
             raise AnchorMismatchError(
                 f"asked to continue with the embeddings of {self.spec} that are cached; they are "
-                f"of {self.fingerprint[:12]}, its weights are now {fingerprint[:12]}; "
+                f"of {self._base_fingerprint[:12]}, its weights are now {fingerprint[:12]}; "
                 "set anchor.verify=weights to use the new ones"
             )
         self._accept(space, fingerprint)
         self._space = space
         return space
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Make another space of it: the base's cache serves, its fingerprint no longer does."""
+        self.calibration = calibration
+        self.name = f"{self.name}, calibrated"
+        self.fingerprint = self._identify(self._base_fingerprint)
+
+    def _identify(self, base: str) -> str:
+        if self.calibration is None:
+            return base
+        fields = {"base": base, "calibration": self.calibration.hash_content()}
+        return hash_fields({"kind": "calibrated", **fields})
 
     def embed(
         self, modality: str, items: Sequence[AnchorItem], on_progress: Progress | None = None
@@ -168,6 +185,14 @@ class OpenAnchor:
         check_modality(self.spec, modality, self.modalities)
         if not items:
             return torch.empty(0, self.dim)
+        vectors = self._embed_uncalibrated(modality, items, on_progress)
+        if self.calibration is None:
+            return vectors
+        return self.calibration.apply(modality, [item.language for item in items], vectors)
+
+    def _embed_uncalibrated(
+        self, modality: str, items: Sequence[AnchorItem], on_progress: Progress | None
+    ) -> Tensor:
         if self._space is not None and _is_direct(self._space):
             return self._read_directly(self._space, modality, items, on_progress)
         keys = as_keys(item.content_hash for item in items)
@@ -201,7 +226,7 @@ class OpenAnchor:
     def _lookup(self, modality: str, keys: Keys) -> tuple[NDArray[np.bool_], Vectors]:
         while True:
             try:
-                return self._cache.lookup(self.fingerprint, modality, keys)
+                return self._cache.lookup(self._base_fingerprint, modality, keys)
             except DamagedFileError as damage:
                 try:
                     self._open_weights()
@@ -267,11 +292,11 @@ class OpenAnchor:
         keys = as_keys(item.content_hash for batch, _ in pending for item in batch)
         vectors = np.concatenate([each for _, each in pending])
         pending.clear()
-        self._cache.append(self.fingerprint, modality, keys, vectors)
+        self._cache.append(self._base_fingerprint, modality, keys, vectors)
         self.computed += len(keys)
 
     def _read_back(self, modality: str, keys: Keys) -> Vectors:
-        found, vectors = self._cache.lookup(self.fingerprint, modality, keys)
+        found, vectors = self._cache.lookup(self._base_fingerprint, modality, keys)
         if not found.all():
             raise AnchorError(
                 f"asked to read back embeddings just stored in {self._cache.root}; "
@@ -347,9 +372,10 @@ class OpenAnchor:
         if self._space is None:
             return self.fingerprint, "cache"
         if _is_composed(self._space):
-            found: tuple[str, VerifiedBy] = cast(Any, self._space).verify()
-            return found
-        return self._space.compute_fingerprint(), "table" if self.is_table else "weights"
+            found, by = cast(Any, self._space).verify()
+            return self._identify(found), by
+        found = self._identify(self._space.compute_fingerprint())
+        return found, "table" if self.is_table else "weights"
 
 
 def _is_composed(space: AnchorSpace) -> bool:

@@ -15,7 +15,7 @@ from modalbind.recipe.load import Request, build_request
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from modalbind.recipe.schema import Recipe
+    from modalbind.recipe.schema import CalibrationSection, Recipe
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 
@@ -129,6 +129,17 @@ def evaluate(
         Path | None,
         typer.Option(help="Compare with this run or sweep, item by item.", metavar="RUN"),
     ] = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Take means away that are fitted on this file (may stand several times): pairs, "
+            "or a .txt of English sentences. The run's own report stays.",
+            metavar="FILE",
+        ),
+    ] = None,
+    by_language: Annotated[
+        bool, typer.Option("--by-language", help="With --calibrate: a mean for each language.")
+    ] = False,
     root: Annotated[
         Path | None, typer.Option(help="Folder that paths in --data start at.", metavar="DIR")
     ] = None,
@@ -144,6 +155,7 @@ def evaluate(
     Of several runs, every pair of modalities that was never trained together.
     """
     _check_evaluate(runs, data, root, controls, against)
+    section = _read_calibration(runs, calibrate, by_language, controls)
     if out is not None and len(runs) == 1:
         raise RecipeError(
             "--out with one run asked for; its report lies in the run; leave --out away"
@@ -161,10 +173,14 @@ def evaluate(
     run = find_run(runs[0])
     if against is not None:
         other = find_run(against)
-        compared = sweeps.compare(run, other, data=data, root=root, console=console)
+        compared = sweeps.compare(
+            run, other, data=data, root=root, console=console, calibration=section
+        )
         _print_result(compared, report.render_comparison_terminal(compared), None, json)
     elif not is_sweep(run):
-        found = pipeline.evaluate(run, data=data, root=root, controls=controls, console=console)
+        found = pipeline.evaluate(
+            run, data=data, root=root, controls=controls, console=console, calibration=section
+        )
         _print_result(found, report.render_terminal(found), None, json)
     elif data is None:
         summary = sweeps.evaluate_sweep(run, controls=controls, console=console)
@@ -174,6 +190,22 @@ def evaluate(
             f"evaluating sweep {run} on other pairs asked for; each of its runs has a tower of its "
             "own; name one of them, or compare with --against"
         )
+
+
+def _read_calibration(
+    runs: list[Path], files: list[str] | None, by_language: bool, controls: bool
+) -> CalibrationSection | None:
+    if not files:
+        if by_language:
+            raise RecipeError("--by-language without --calibrate asked for; name a file to fit on")
+        return None
+    if len(runs) > 1 or controls:
+        other = "--controls" if controls else f"{len(runs)} runs"
+        raise RecipeError(f"--calibrate with {other} asked for; it is for one run; name one")
+    from modalbind.recipe.schema import CalibrationSection
+
+    paths = tuple(str(Path(file).expanduser().absolute()) for file in files)
+    return CalibrationSection(data=paths, by_language=by_language)
 
 
 def _check_evaluate(

@@ -15,7 +15,7 @@ from typing import Any
 from modalbind.data.pictures import open_picture
 from modalbind.errors import AnchorError, BrokenSampleError, ManifestError
 from modalbind.interfaces import Modality
-from modalbind.types import AnchorItem, Pair
+from modalbind.types import AnchorItem, Pair, text_item
 
 
 def relative_key(root: Path, key: str) -> str:
@@ -58,12 +58,6 @@ def hash_file(path: Path) -> bytes:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise BrokenSampleError("missing", f"{path}: {error.strerror}") from None
-
-
-def text_item(text: str, language: str | None = None) -> AnchorItem:
-    """Return the anchor-side item of a text; its key is the text itself."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return AnchorItem(text, digest, partial(str, text), language)
 
 
 @dataclass(frozen=True, slots=True)

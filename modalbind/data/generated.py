@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modalbind.data.files import text_item
 from modalbind.data.options import WorldOptions
 from modalbind.data.texts import TEXT_READER, text_key
 from modalbind.errors import AnchorError, InputError
 from modalbind.interfaces import Modality, ModalitySpec
-from modalbind.types import AnchorItem, Pair
+from modalbind.types import AnchorItem, Pair, text_item
 from modalbind.world import LANGUAGES, VERSION, build_scenes, caption, scene_from_key, scene_key
 from modalbind.world import render_picture as render
 

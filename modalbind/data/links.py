@@ -35,7 +35,7 @@ class Link:
 
 
 def read_links(path: Path) -> list[Link]:
-    """Read links from a manifest, or from JSON `{positive_key: [picture, ...]}`.
+    """Read links from a manifest, JSON `{positive_key: [picture, ...]}`, or English sentences.
 
     A manifest row gives its text and its picture the row's `positive_key`, which is the text
     itself where that column is empty.
@@ -43,10 +43,26 @@ def read_links(path: Path) -> list[Link]:
     Raises:
         ManifestError: If the file cannot be read or has neither text nor pictures.
     """
-    links = list(_from_json(path) if path.suffix.lower() == ".json" else _from_manifest(path))
+    if is_sentences(path):
+        links = list(_from_sentences(path))
+    else:
+        links = list(_from_json(path) if path.suffix.lower() == ".json" else _from_manifest(path))
     if not links:
         raise ManifestError(f"links in {path} asked for; it names no text and no picture; fill it")
     return list(dict.fromkeys(links))
+
+
+def is_sentences(path: Path) -> bool:
+    """Say whether a file holds English sentences, one a line."""
+    return path.suffix.lower() == ".txt"
+
+
+def _from_sentences(path: Path) -> Iterator[Link]:
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"sentences in {path} asked for; {error}; mend the file") from error
+    yield from (Link("text", line.strip(), line.strip(), "en") for line in lines if line.strip())
 
 
 def _from_json(path: Path) -> Iterator[Link]:

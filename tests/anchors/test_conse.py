@@ -158,15 +158,13 @@ def test_names_must_fit_the_classifier(folder: Path) -> None:
     with pytest.raises(AnchorError, match="no list of texts"):
         open_conse(folder, class_names=str(folder / "broken.json"))
     write_words(folder, ["frog"])
-    with pytest.raises(AnchorError, match="'big bell'|'dog'"):
+    with pytest.raises(AnchorError, match=r"'big bell'|'dog'"):
         open_conse(folder)
 
 
 def test_a_classifier_that_is_not_there_is_one_line(folder: Path) -> None:
     with pytest.raises(AnchorError, match="asked to open anchor conse:local-dir:"):
-        open_space(
-            f"conse:local-dir:{folder}/nowhere", {"text": f"precomputed:{folder}/words.npz"}
-        )
+        open_space(f"conse:local-dir:{folder}/nowhere", {"text": f"precomputed:{folder}/words.npz"})
 
 
 def test_imagenets_names_are_timms_first_synonyms() -> None:

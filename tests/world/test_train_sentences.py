@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modalbind.anchors.parts import open_space
-from modalbind.data.files import text_item
+from modalbind.types import text_item
 from modalbind.world import LANGUAGES, build_scenes, caption, sentence_folder
 from modalbind.world import train_sentences as script
 

@@ -11,11 +11,11 @@ import modalbind
 from modalbind import pipeline
 from modalbind.anchors import open_anchor
 from modalbind.anchors.cache import AnchorCache
-from modalbind.data.files import text_item
 from modalbind.errors import AnchorError
 from modalbind.plugin_manager import load_plugins
 from modalbind.recipe.load import read_recipe
 from modalbind.recipe.schema import AnchorSection
+from modalbind.types import text_item
 
 
 def open_metal(run):
