@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from modalbind.anchors.calibration import Calibration, fit_calibration
 from modalbind.anchors.opened import OpenAnchor
 from modalbind.data.links import Link, read_links
 from modalbind.data.loader import AnchorBank
-from modalbind.data.prepare import PreparedData, prepare_data
+from modalbind.data.prepare import PreparedData, keep_fractions, prepare_data
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.store import SampleStore, has_files
 from modalbind.errors import AnchorError, BrokenSampleError, DataError, ManifestError
@@ -195,18 +195,11 @@ def open_inputs(
     store = SampleStore(datasets, modality, recipe.data.memory_mib)
     side_file = partial(_find, root=root, dataset=datasets[0])
     languages = recipe.evaluation.languages
-    anchor_languages = (*languages, *recipe.data.train_languages) if languages else ()
+    anchor_languages = languages and (*languages, *recipe.data.train_languages)
     if recipe.anchor.calibration is not None and embeds:
-        section = recipe.anchor.calibration
-        files = [side_file(name) for name in section.data]
-        is_kept = calibration is not None and calibration.is_file()
-        anchor.calibrate(
-            Calibration.read(calibration)
-            if calibration is not None and is_kept
-            else _fit_calibration(
-                anchor, section, _list_named(files, datasets[0], anchor, anchor_languages)
-            )
-        )
+        files = [side_file(name) for name in recipe.anchor.calibration.data]
+        named = partial(_list_named, files, datasets[0], anchor, anchor_languages)
+        _calibrate_anchor(anchor, recipe.anchor.calibration, calibration, named)
     test_files = tuple(
         side_file(name) for name in getattr(recipe.evaluation.calibration, "data", ())
     )
@@ -221,6 +214,9 @@ def open_inputs(
         links = _check_links(links, datasets[0], tests_all)
     pictured = _list_pictured(sides) if opens_pictures else ()
     data = prepare_data(store, weights, recipe.data, sides, pictured=pictured, tests_all=tests_all)
+    if recipe.anchor.fractions and not tests_all:
+        train = keep_fractions(data.train, recipe.anchor.fractions, recipe.seed)
+        data = replace(data, train=train)
     if embeds:
         prepare_samples(modality, map(store.load, (*data.train, *data.val, *data.test)))
     if not tests_all:
@@ -231,20 +227,10 @@ def open_inputs(
     table = find_table(
         recipe.evaluation.language_shares, _name_text_encoders(modality, anchor), root
     )
-    prompts = [
-        found
-        for section in recipe.evaluation.zero_shot
-        for found in _read_classes(
-            _with_templates(section, side_file), data.test, tests_all, side_file(section.labels)
-        )
-    ]
+    prompts = _read_prompts(recipe.evaluation.zero_shot, side_file, data.test, tests_all)
     wanted = _collect_items(data, [t for t in (test, val) if t], prompts, sides)
-    class_sets: tuple[ClassSet, ...] = ()
-    if embeds:
-        banks = _embed_banks(anchor, wanted, on_progress)
-        class_sets = tuple(found.embed(banks["text"]) for found in prompts)
-    else:
-        banks = {name: AnchorBank(name, {}, torch.zeros(0, anchor.dim)) for name in wanted}
+    banks = _embed_banks(anchor, wanted, on_progress) if embeds else _empty_banks(anchor, wanted)
+    class_sets = tuple(found.embed(banks["text"]) for found in prompts) if embeds else ()
     return RunInputs(
         modality,
         data,
@@ -275,6 +261,19 @@ def _list_named(
             item = dataset.anchor_item(link.modality, link.key, link.language)
             items.setdefault((link.modality, link.language or ""), []).append(item)
     return items
+
+
+def _calibrate_anchor(
+    anchor: OpenAnchor,
+    section: CalibrationSection,
+    kept: Path | None,
+    list_named: Callable[[], Named],
+) -> None:
+    """Calibrate the anchor as a run keeps it, or by a fit on the named data."""
+    if kept is not None and kept.is_file():
+        anchor.calibrate(Calibration.read(kept))
+    else:
+        anchor.calibrate(_fit_calibration(anchor, section, list_named()))
 
 
 def _fit_calibration(anchor: OpenAnchor, section: CalibrationSection, items: Named) -> Calibration:
@@ -413,6 +412,21 @@ def restrict_plan(plan: TestPlan, anchor: OpenAnchor, languages: Collection[str]
     return TestPlan(plan.sample_labels, kept)
 
 
+def _read_prompts(
+    sections: Sequence[ZeroShotSection],
+    side_file: Callable[[str], Path],
+    samples: Sequence[Sample],
+    may_lack: bool,
+) -> list[_ClassPrompts]:
+    return [
+        found
+        for section in sections
+        for found in _read_classes(
+            _with_templates(section, side_file), samples, may_lack, side_file(section.labels)
+        )
+    ]
+
+
 def _with_templates(section: ZeroShotSection, side_file: Callable[[str], Path]) -> ZeroShotSection:
     """Return the section with its templates written out."""
     if not isinstance(section.templates, str):
@@ -497,6 +511,10 @@ def _anchor_item(data: PreparedData, modality: str, bank_key: Any) -> AnchorItem
     source, key = bank_key
     dataset: PairedDataset = data.store.datasets[source]
     return dataset.anchor_item(modality, key)
+
+
+def _empty_banks(anchor: OpenAnchor, wanted: Wanted) -> dict[str, AnchorBank]:
+    return {name: AnchorBank(name, {}, torch.zeros(0, anchor.dim)) for name in wanted}
 
 
 def _embed_banks(

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from modalbind.cli import authoring, listings, runs, scaffolding
+from modalbind.cli import ablation, authoring, listings, runs, scaffolding
 from modalbind.cli.output import Debug, print_versions
 from modalbind.errors import ModalbindError
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.command("align")(runs.align)
 app.command("evaluate")(runs.evaluate)
 app.command("embed")(runs.embed)
+app.command("ablate")(ablation.ablate)
 listings.plugins_app.command("new")(scaffolding.new_plugin)
 listings.plugins_app.command("check")(authoring.check)
 app.add_typer(listings.plugins_app, name="plugins")

@@ -77,7 +77,7 @@ def align(
         raise RecipeError(
             "--resume with --force asked for; one keeps the run, the other replaces it; give one"
         )
-    many_seeds, many_folds = _parse_seeds(seeds), _parse_folds(folds)
+    many_seeds, many_folds = parse_seeds(seeds), _parse_folds(folds)
     request = Request(modality, recipe, data, anchor, root, seed, device, tuple(set_ or ()))
     if resume and request == Request() and not (many_seeds or many_folds):
         chosen, many_seeds, many_folds = _read_started(out)
@@ -86,7 +86,7 @@ def align(
 
     from modalbind import pipeline, report, sweeps
 
-    console = None if json else _progress_console()
+    console = None if json else progress_console()
     if dry_run:
         plan = sweeps.plan_sweep(chosen, many_seeds, many_folds)
         runs = dict(plan.list_runs())
@@ -165,7 +165,7 @@ def evaluate(
     from modalbind.run import find_run
     from modalbind.rundir import is_sweep
 
-    console = None if json else _progress_console()
+    console = None if json else progress_console()
     if len(runs) > 1:
         found = binding.evaluate_together(runs, data=data, root=root, out=out, console=console)
         _print_result(found, report.render_terminal(found), out, json)
@@ -303,10 +303,11 @@ def _read_started(out: Path | None) -> tuple[Recipe, tuple[int, ...], tuple[str,
     return plan.recipe, plan.seeds, folds if folds and has_folds else None
 
 
-def _progress_console() -> Console:
+def progress_console() -> Console:
+    """Return where progress is shown; stdout is for results."""
     from rich.console import Console
 
-    return Console(stderr=True)  # stdout is for results
+    return Console(stderr=True)
 
 
 def _print_result(result: Any, rendered: RenderableType, path: Path | None, as_json: bool) -> None:
@@ -318,7 +319,8 @@ def _print_result(result: Any, rendered: RenderableType, path: Path | None, as_j
         print(f"written to {path}")
 
 
-def _parse_seeds(text: str | None) -> tuple[int, ...]:
+def parse_seeds(text: str | None) -> tuple[int, ...]:
+    """Return the seeds of a list; none if the option is not given."""
     parts = _split("seeds", text)
     if not all(part.isdecimal() for part in parts):
         raise RecipeError(f"seeds '{text}' asked for; not all are numbers; write --seeds 0,1,2")

@@ -38,22 +38,16 @@ def build(options: ManifestOptions, root: Path | None, modality: ModalitySpec) -
         ManifestError: If the file cannot be read, has no such column, or contradicts itself.
     """
     path = Path(options.path).expanduser()
-    rows = read_rows(path)
-    if options.skip_empty:
-        rows = [row for row in rows if row.get(modality.name, "") or modality.name not in row]
-        if not rows:
-            raise ManifestError(
-                f"column '{modality.name}' asked of {path}; it is empty in every row; name samples"
-            )
+    rows = _read_asked_rows(path, options, modality)
     folder = root if root is not None else path.parent
-    if options.split is not None:
-        rows = [{**row, "split": options.split} for row in rows]
     file_columns = ("image",) if modality.is_text else (modality.name, "image")
     for row in rows:
         for column in file_columns:
             if row.get(column):
                 row[column] = relative_key(folder, row[column])
     pairs = tuple(build_pairs(rows, modality, path))
+    if options.pictures is not None:
+        pairs = tuple(_add_pictures(pairs, folder / Path(options.pictures).expanduser()))
     samples = set() if modality.is_text else {pair.sample for pair in pairs}
     for key in samples | {pair.image for pair in pairs if pair.image}:
         join_inside(folder, key)
@@ -65,6 +59,39 @@ def build(options: ManifestOptions, root: Path | None, modality: ModalitySpec) -
         hash_file(path).hex(),
         TEXT_READER if modality.is_text else None,
     )
+
+
+def _read_asked_rows(
+    path: Path, options: ManifestOptions, modality: ModalitySpec
+) -> list[dict[str, str]]:
+    rows = read_rows(path)
+    if options.skip_empty:
+        rows = [row for row in rows if row.get(modality.name, "") or modality.name not in row]
+        if not rows:
+            raise ManifestError(
+                f"column '{modality.name}' asked of {path}; it is empty in every row; name samples"
+            )
+    if options.split is not None:
+        rows = [{**row, "split": options.split} for row in rows]
+    return rows
+
+
+def _add_pictures(pairs: Sequence[Pair], path: Path) -> Iterator[Pair]:
+    """Give each row the pictures of its positive key: one row for each of them."""
+    from modalbind.data.links import read_links  # which reads rows as this module does
+
+    by_key: dict[str, list[str]] = {}
+    for link in read_links(path):
+        if link.modality == "image":
+            by_key.setdefault(link.positive_key, []).append(link.key)
+    if not any((pair.positive_key or pair.text or "") in by_key for pair in pairs):
+        raise ManifestError(
+            f"pictures by positive key asked of {path}; none has a key of the samples'; "
+            "check positive_key in both files"
+        )
+    for pair in pairs:
+        found: Sequence[str | None] = by_key.get(pair.positive_key or pair.text or "", [])
+        yield from (replace(pair, image=image) for image in found or [pair.image])
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -33,6 +33,11 @@ class ManifestOptions(DatasetOptions):
         default=False,
         description="Leave out rows that name no sample of this modality; else they are refused.",
     )
+    pictures: str | None = Field(
+        default=None,
+        description="Pictures for the samples, by positive key: a manifest, or JSON "
+        "`{positive_key: [picture, ...]}`, relative to the data root.",
+    )
     split: Literal["train", "val", "test"] | None = Field(
         default=None, description="Split that all rows count as, whatever the file says."
     )

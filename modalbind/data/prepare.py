@@ -5,6 +5,7 @@ Does not embed anything.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -121,6 +122,45 @@ def prepare_data(
         dict(+skipped),
         _count_overlap(left["train"], left["test"], store) if knows_overlap else None,
     )
+
+
+def keep_fractions(
+    samples: tuple[Sample, ...], fractions: Mapping[str, float], seed: int
+) -> tuple[Sample, ...]:
+    """Take the anchors of a side from all samples but a share of their groups.
+
+    Samples that have none left are left out.
+
+    Which groups keep them depends on their names and the seed alone: those of a smaller share are
+    among those of a larger one, and more data changes nothing for the rest.
+
+    Args:
+        samples: Of training.
+        fractions: Share that keeps its anchors, by side.
+        seed: Of the draw.
+
+    Raises:
+        DataError: If a side would have no anchor left.
+    """
+    for side, fraction in fractions.items():
+        kept = {s.group for s in samples if _draw(seed, side, s.group) < fraction}
+        samples = tuple(s if s.group in kept else _without(s, side) for s in samples)
+        if not any(list_anchors(sample, side) for sample in samples):
+            raise DataError(
+                f"anchor.fractions asked for {fraction:g} of {len(samples)} samples with {side}; "
+                f"none of these has any; raise it, or leave {side} out of anchor.sides"
+            )
+    return tuple(sample for sample in samples if sample.captions or sample.images)
+
+
+def _without(sample: Sample, side: str) -> Sample:
+    return replace(sample, captions=()) if side == "text" else replace(sample, images=())
+
+
+def _draw(seed: int, side: str, group: str) -> float:
+    """Return a number in 0..1 that a group always draws."""
+    digest = hashlib.sha256(f"{seed}:{side}:{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _check_all(

@@ -314,6 +314,16 @@ class EvaluationSection(Section):
     tile: int = Field(default=1024, ge=1, description="Rows of a similarity tile.")
 
 
+class AblationSection(Section):
+    """Variants of a recipe that are held against each other by `modalbind ablate`."""
+
+    variants: dict[str, tuple[str, ...]] = Field(
+        min_length=2,
+        description="By name, what each changes (`key=value` as for --set); the first is what the "
+        "others are held against.",
+    )
+
+
 class Recipe(Section):
     """A whole run, said once."""
 
@@ -331,6 +341,9 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     seed: int = Field(default=0, ge=0, description="Of everything random.")
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
+    ablation: AblationSection | None = Field(
+        default=None, description="Variants; `align` runs the recipe as it is."
+    )
 
     @model_validator(mode="after")
     def _check_closed_form(self) -> Recipe:
@@ -348,6 +361,12 @@ class Recipe(Section):
         }
         if found := [name for name, is_set in unused.items() if is_set]:
             raise ValueError(f"train.solver {solver} takes no steps; leave out {', '.join(found)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> Recipe:
+        if unused := sorted(set(self.anchor.fractions) - set(self.anchor.sides)):
+            raise ValueError(f"anchor.fractions names {unused[0]}, which is none of anchor.sides")
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """The report of a run: `report.json` for programs, `report.html` and tables for people."""
 
-from modalbind.report.comparison import Comparison, ComparisonRow
+from modalbind.report.comparison import Ablation, AblationVariant, Comparison, ComparisonRow
 from modalbind.report.files import (
     read_report,
     read_summary,
@@ -25,12 +25,15 @@ from modalbind.report.models import (
 from modalbind.report.parts import Metric
 from modalbind.report.sweep import SweepSummary, summarise
 from modalbind.report.terminal import (
+    render_ablation_terminal,
     render_comparison_terminal,
     render_summary_terminal,
     render_terminal,
 )
 
 __all__ = [
+    "Ablation",
+    "AblationVariant",
     "AnchorReport",
     "BoundRun",
     "Comparison",
@@ -50,6 +53,7 @@ __all__ = [
     "ZeroShotRow",
     "read_report",
     "read_summary",
+    "render_ablation_terminal",
     "render_comparison_terminal",
     "render_summary_terminal",
     "render_terminal",

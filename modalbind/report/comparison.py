@@ -39,3 +39,22 @@ class Comparison(Part):
     run: str
     other: str
     rows: tuple[ComparisonRow, ...]
+
+
+class AblationVariant(Part):
+    """One variant of a recipe, and what it changes."""
+
+    name: str
+    changes: tuple[str, ...]
+
+
+class Ablation(Part):
+    """Variants of a recipe, each beside the first: what `modalbind ablate` writes."""
+
+    format: Literal[1] = 1
+    name: str
+    seeds: tuple[int, ...]
+    variants: tuple[AblationVariant, ...]
+    comparisons: tuple[Comparison, ...] = Field(
+        description="Of each other variant with the first; scores are means over seeds."
+    )

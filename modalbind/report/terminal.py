@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modalbind.report.comparison import Comparison
+from modalbind.report.comparison import Ablation, Comparison
 from modalbind.report.languages import (
     ClosedFormRow,
     LanguageMean,
@@ -88,6 +88,41 @@ def render_comparison_terminal(comparison: Comparison) -> RenderableType:
     }
     title = f"{comparison.run} against {comparison.other}, item by item"
     return Group(_fill_table(title, columns))
+
+
+def render_ablation_terminal(ablation: Ablation) -> RenderableType:
+    """Return one table for each direction: English, mean over languages, pictures; recall@10."""
+    first = ablation.comparisons[0]
+    shown = [
+        row
+        for row in first.rows
+        if row.metric in ("recall_at_10", "top1") and row.language in (None, "en", "mean")
+    ]
+    baseline = ablation.variants[0].name
+    parts: list[RenderableType] = []
+    for row in shown:
+        key = (row.direction, row.anchor_language, row.language, row.metric)
+        found = [
+            (each.run, other)
+            for each in ablation.comparisons
+            for other in each.rows
+            if (other.direction, other.anchor_language, other.language, other.metric) == key
+        ]
+        columns: dict[str, list[str | Text]] = {
+            "variant": [Text(baseline), *(Text(name) for name, _ in found)],
+            "score": [f"{row.other:.3f}", *(f"{other.value:.3f}" for _, other in found)],
+            "difference": ["", *(f"{other.difference:+.3f}" for _, other in found)],
+            "95 %": [
+                "",
+                *(f"{other.ci95[0]:+.3f}..{other.ci95[1]:+.3f}" for _, other in found),
+            ],
+            "": [Text(""), *(Text(other.verdict) for _, other in found)],
+        }
+        language = f", {row.language}" if row.language else ""
+        parts.append(_fill_table(f"{row.direction}{language}, {row.metric}", columns))
+    seeds = " ".join(map(str, ablation.seeds))
+    parts.append(Text(f"differences to {baseline}, item by item; means over seeds {seeds}"))
+    return Group(*parts)
 
 
 def _retrieval_tables(rows: Sequence[RetrievalRow]) -> list[RenderableType]:

@@ -27,6 +27,14 @@ def test_repeated_links_count_once(tmp_path: Path) -> None:
     assert read_links(path) == [Link("text", "x", "x", "en"), Link("image", "i.png", "x")]
 
 
+def test_a_text_file_holds_english_sentences(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("A dog.\n\n  A cat.\nA dog.\n")
+    assert read_links(tmp_path / "l.txt") == [
+        Link("text", "A dog.", "A dog.", "en"),
+        Link("text", "A cat.", "A cat.", "en"),
+    ]
+
+
 def test_json_maps_keys_to_pictures(tmp_path: Path) -> None:
     path = tmp_path / "l.json"
     path.write_text('{"dog": ["1.png", "2.png"], "cat": []}')
@@ -41,7 +49,7 @@ def test_json_maps_keys_to_pictures(tmp_path: Path) -> None:
         ("l.json", '{"dog": "1.png"}', "not an object of lists"),
         ("l.json", '{"dog": []}', "names no text and no picture"),
         ("l.csv", "word\nx\n", "names no text and no picture"),
-        ("l.txt", "x", "suffix '.txt' is not known"),
+        ("l.xml", "x", "suffix '.xml' is not known"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, says: str) -> None:

@@ -230,3 +230,21 @@ def test_a_picture_is_its_own_sample_only_with_a_text(tmp_path: Path) -> None:
     assert (pair.sample, pair.image) == ("a.png", None)
     with pytest.raises(ManifestError, match="neither text nor image"):
         read(write(tmp_path / "p.csv", "image,text\na.png,\n"), "image")
+
+
+def test_pictures_are_given_by_positive_key(tmp_path: Path) -> None:
+    pairs = write(tmp_path / "p.csv", "audio,text\na.wav,a dog\nb.wav,a cat\nc.wav,a bee\n")
+    write(tmp_path / "l.json", '{"a dog": ["1.png", "2.png"], "a cat": ["3.png"]}')
+    found = read(pairs, pictures="l.json").pairs()
+    assert [(p.sample, p.image) for p in found] == [
+        ("a.wav", "1.png"),
+        ("a.wav", "2.png"),
+        ("b.wav", "3.png"),
+        ("c.wav", None),
+    ]
+    write(tmp_path / "none.json", '{"a fox": ["1.png"]}')
+    with pytest.raises(ManifestError, match="none has a key of the samples'"):
+        read(pairs, pictures="none.json")
+    write(tmp_path / "out.json", '{"a dog": ["../1.png"]}')
+    with pytest.raises(ManifestError, match="outside the data root"):
+        read(pairs, pictures="out.json")

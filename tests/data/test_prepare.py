@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from modalbind.data.files import FileDataset, text_item
-from modalbind.data.prepare import PreparedData, prepare_data
+from modalbind.data.prepare import PreparedData, keep_fractions, prepare_data
+from modalbind.data.samples import Sample, group_pairs
 from modalbind.data.store import SampleStore
 from modalbind.errors import BrokenSampleError, DataError
 from modalbind.recipe.schema import DataSection
@@ -201,3 +202,35 @@ def test_shuffling_moves_anchors_of_training_samples_only() -> None:
     assert sum(moved) > 30
     assert shuffled.test == plain.test
     assert shuffled.train == prepare(Listed(rows), shuffle_pairs=True).train
+
+
+def sided(n: int) -> tuple[Sample, ...]:
+    """Samples in groups of two, each with a text and a picture."""
+    pairs = [Pair(f"s{i}", f"t{i}", image=f"{i}.png", group=f"g{i // 2}") for i in range(n)]
+    return tuple(group_pairs(pairs, 0))
+
+
+def pictured(samples: Sequence[Sample]) -> set[str]:
+    return {sample.key for sample in samples if sample.images}
+
+
+def test_a_share_of_the_groups_keeps_its_pictures() -> None:
+    samples = sided(400)
+    few, many = (keep_fractions(samples, {"image": share}, seed=0) for share in (0.1, 0.5))
+    assert len(few) == 400 and all(sample.captions for sample in few)
+    assert 20 <= len(pictured(few)) <= 70 and 150 <= len(pictured(many)) <= 250
+    assert pictured(few) < pictured(many), "the smaller share is in the larger one"
+    groups = {sample.group for sample in many if sample.images}
+    assert pictured(many) == {sample.key for sample in samples if sample.group in groups}
+    half = keep_fractions(samples[:200], {"image": 0.5}, seed=0)
+    assert pictured(half) == pictured(many) & {sample.key for sample in samples[:200]}
+    assert pictured(keep_fractions(samples, {"image": 0.5}, seed=1)) != pictured(many)
+    assert keep_fractions(samples, {"image": 1.0}, seed=0) == samples
+
+
+def test_who_keeps_nothing_is_left_out_and_a_side_cannot_vanish() -> None:
+    samples = sided(100)
+    both = keep_fractions(samples, {"image": 0.5, "text": 0.5}, seed=0)
+    assert 0 < len(both) < 100 and all(sample.images or sample.captions for sample in both)
+    with pytest.raises(DataError, match=r"anchor\.fractions asked for 1e-09 of 100 samples"):
+        keep_fractions(samples, {"image": 1e-9}, seed=0)
