@@ -48,7 +48,7 @@ def measure(resolved: Resolved, inputs: RunInputs, tower: Tower, rules: Protocol
     measured.zero_shot = rules.score_classes(samples, classes)
     measured.gap = rules.score_gaps(samples, pools)
     measured.linear_map = describe_map(tower)
-    if resolved.recipe.evaluation.closed_forms and calibration is None:
+    if resolved.recipe.evaluation.closed_forms and calibration is None and inputs.data.train:
         _add_closed_forms(measured, resolved, inputs, tower, rules)
     return measured
 

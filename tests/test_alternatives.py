@@ -48,6 +48,15 @@ def test_a_run_of_its_own_scores_what_the_table_says(toy_world: Path, tmp_path: 
     assert said.score.value == pytest.approx(scored.metrics.recall_at_10.value)
 
 
+def test_on_other_pairs_there_is_nothing_to_fit_closed_forms_on(
+    toy_world: Path, tmp_path: Path
+) -> None:
+    evaluation = {"closed_forms": True, "bootstrap": 50}
+    align(toy_world, tmp_path / "run", **FROZEN, train={"solver": "ridge"}, evaluation=evaluation)
+    report = pipeline.evaluate(tmp_path / "run", data=toy_world / "pairs.csv")
+    assert report.closed_forms == () and report.retrieval
+
+
 def test_the_map_of_a_linear_head_is_described(toy_world: Path, tmp_path: Path) -> None:
     report = align(toy_world, tmp_path / "run", **FROZEN, train={"solver": "procrustes"})
     assert report.linear_map.rotation == pytest.approx(1, abs=1e-5)
