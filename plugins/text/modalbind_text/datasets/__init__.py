@@ -16,6 +16,7 @@ SPECS: list[DatasetSpec] = [
         api_version=1,
         build="modalbind_text.datasets.sentences:build",
         options=options.SentencesOptions,
+        example={"path": "sentences.txt"},
         modality="text",
     ),
     DatasetSpec(
@@ -24,6 +25,7 @@ SPECS: list[DatasetSpec] = [
         api_version=1,
         build="modalbind_text.datasets.lines:build",
         options=options.LinesOptions,
+        example={"files": {"en": "captions.en"}},
         modality="text",
     ),
     DatasetSpec(

@@ -98,7 +98,7 @@ def test_crossmodal_has_several_captions_a_language(tmp_path: Path) -> None:
     only = crossmodal3600.build(options.Crossmodal3600Options(languages=("quz", "sw")), tmp_path)
     assert [pair.sample_language for pair in only.pairs()] == ["quz"]
     write(tmp_path / "captions.jsonl", '{"image/locale": "de"}')
-    with pytest.raises(ManifestError, match="line 1 of captions.jsonl"):
+    with pytest.raises(ManifestError, match=r"line 1 of captions\.jsonl"):
         crossmodal3600.build(options.Crossmodal3600Options(), tmp_path)
 
 
@@ -140,7 +140,7 @@ def test_sentences_are_drawn_by_seed_and_repeats_count_once(tmp_path: Path) -> N
         return [pair.text for pair in sentences.build(given, tmp_path).pairs()]
 
     assert draw(0) == draw(0) != draw(1) and len(set(draw(0))) == 10
-    with pytest.raises(ManifestError, match="51 sentences of .* asked for; it has 50"):
+    with pytest.raises(ManifestError, match=r"51 sentences of .* asked for; it has 50"):
         sentences.build(options.SentencesOptions(path="s.txt", limit=51), tmp_path)
     with pytest.raises(ManifestError, match="give a text file in UTF-8"):
         sentences.build(options.SentencesOptions(path="no.txt"), tmp_path)
