@@ -107,6 +107,15 @@ class _Member:
     def modality(self) -> str:
         return self.found.resolved.modality.name
 
+    def choose_pools(self, pools: Sequence[Pool]) -> list[Pool]:
+        """Return the anchor's pools that the run itself is tested on."""
+        languages = self.found.rules.section.languages
+        return [
+            pool
+            for pool in pools
+            if pool.modality != "text" or not languages or pool.language in languages
+        ]
+
     def embed(self, samples: Iterable[Any]) -> Tensor:
         """Embed what its modality has read or rendered, `(n, dim)`."""
         found = self.found
@@ -140,7 +149,7 @@ class _Bound:
             pools.append(pool)
             by_language.append(split_by_language(pool, [s.language for s in member.samples]))
             measured.retrieval += score_by_language(
-                member.found.rules, pool, member.samples, anchor_pools
+                member.found.rules, pool, member.samples, member.choose_pools(anchor_pools)
             )
             measured.zero_shot += member.found.rules.score_classes(
                 pool, member.found.inputs.class_sets

@@ -32,7 +32,7 @@ WEAK_HEAD_FROM = 0.5
 SMALLEST_POOL = 50
 """Targets from which on recall@1 over recall@10 says something."""
 
-_Key = tuple[str, str, str | None, bool, bool]
+_Key = tuple[str, str, str | None, bool, bool, bool]
 
 
 def build_languages(
@@ -74,7 +74,8 @@ def build_languages(
 
 
 def _key(row: RetrievalRow | LanguageRow) -> _Key:
-    return row.query, row.target, row.anchor_language, row.from_anchor, row.reference
+    side = (row.query, row.target, row.anchor_language)
+    return (*side, row.from_anchor, row.reference, row.bound)
 
 
 class _Flagger:
@@ -144,6 +145,7 @@ def _tell(row: RetrievalRow, table: LanguageTable, flagger: _Flagger) -> Languag
         anchor_language=row.anchor_language,
         from_anchor=row.from_anchor,
         reference=row.reference,
+        bound=row.bound,
         language=language,
         level=table.level(language),
         share=table.share(language),
@@ -160,7 +162,8 @@ def _correlate(rows: Sequence[LanguageRow]) -> Iterator[LanguageCorrelation]:
     for row in rows:
         if row.share is not None:
             by_direction.setdefault(_key(row), []).append(row)
-    for (query, target, anchor_language, from_anchor, reference), found in by_direction.items():
+    for key, found in by_direction.items():
+        query, target, anchor_language, from_anchor, reference, bound = key
         correlation = correlate_ranks(
             [row.share or 0.0 for row in found], [row.recall_at_10.value for row in found]
         )
@@ -171,6 +174,7 @@ def _correlate(rows: Sequence[LanguageRow]) -> Iterator[LanguageCorrelation]:
                 anchor_language=anchor_language,
                 from_anchor=from_anchor,
                 reference=reference,
+                bound=bound,
                 spearman=correlation.value,
                 p=correlation.p,
                 n_languages=correlation.n,

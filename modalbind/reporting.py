@@ -253,21 +253,26 @@ def _languages(
     recipe: Recipe,
     is_unmoved: bool,
 ) -> LanguagesReport | None:
-    own = [row for row in (*measured.retrieval, *measured.bound) if row.control == "none"]
+    own = [row for row in measured.retrieval if row.control == "none"]
     means = [
         LanguageMean(
             query=mean.direction.query,
             target=mean.direction.target,
             anchor_language=mean.direction.anchor_language or None,
             from_anchor=mean.direction.from_anchor,
-            reference=reference,
+            reference=kind == "reference",
+            bound=kind == "bound",
             languages=mean.languages,
             **{
                 name: Metric.model_validate(metric, from_attributes=True)
                 for name, metric in mean.metrics.items()
             },
         )
-        for reference, found in ((False, own), (True, measured.reference))
+        for kind, found in (
+            ("own", own),
+            ("bound", measured.bound),
+            ("reference", measured.reference),
+        )
         for mean in mean_over_languages(
             found,
             measured.trained_languages,

@@ -59,14 +59,12 @@ class LanguagesReport(Part):
 
     def find_mean(self, row: Directed, reference: bool) -> LanguageMean | None:
         """Return the mean over languages of a row's direction, if there is one."""
-        wanted = (row.query, row.target, row.anchor_language, row.from_anchor, reference)
         for mean in self.means:
-            if wanted == (
-                mean.query,
-                mean.target,
-                mean.anchor_language,
-                mean.from_anchor,
-                mean.reference,
+            if (mean.direction, mean.anchor_language, mean.from_anchor, mean.reference) == (
+                row.direction,
+                row.anchor_language,
+                row.from_anchor,
+                reference,
             ):
                 return mean
         return None

@@ -85,7 +85,6 @@ class RetrievalRow(Directed):
     reference: bool = Field(
         default=False, description="Both sides are the anchor's own: what is there to reach."
     )
-    bound: bool = Field(default=False, description="Both sides are towers, of different runs.")
     via_pictures: float | None = Field(
         default=None,
         description="Of two towers: the product of their own recall@10 of pictures, which is what "

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Interval = tuple[float, float]
+TEXT = "text"
+"""The one modality that both an anchor and a tower may bring."""
 
 
 class Part(BaseModel):
@@ -45,10 +47,16 @@ class Directed(Part):
     from_anchor: bool = Field(
         default=False, description="Whether the anchor's items ask and samples are retrieved."
     )
+    bound: bool = Field(default=False, description="Both sides are towers, of different runs.")
 
     @property
     def direction(self) -> str:
-        """`audio → text`; of two that have one name, the anchor's side is said."""
+        """`audio → text`; where text may be the anchor's or a tower's, whose it is is said."""
+        if self.bound:
+            sides = (
+                f"{side} tower" if side == TEXT else side for side in (self.query, self.target)
+            )
+            return " → ".join(sides)
         if self.query != self.target:
             return f"{self.query} → {self.target}"
         sides = ("anchor ", "") if self.from_anchor else ("", "anchor ")
