@@ -53,10 +53,8 @@ class Directed(Part):
     def direction(self) -> str:
         """`audio → text`; where text may be the anchor's or a tower's, whose it is is said."""
         if self.bound:
-            sides = (
-                f"{side} tower" if side == TEXT else side for side in (self.query, self.target)
-            )
-            return " → ".join(sides)
+            named = [f"{s} tower" if s == TEXT else s for s in (self.query, self.target)]
+            return " → ".join(named)
         if self.query != self.target:
             return f"{self.query} → {self.target}"
         sides = ("anchor ", "") if self.from_anchor else ("", "anchor ")
