@@ -18,7 +18,7 @@ from modalbind.anchors.fingerprint import hash_fields, hash_weights
 from modalbind.anchors.frozen import check_modality
 from modalbind.anchors.opened import VerifiedBy
 from modalbind.anchors.options import MetalOptions
-from modalbind.errors import AnchorError, AnchorMismatchError, CorruptFileError, InputError
+from modalbind.errors import AnchorError, CorruptFileError, InputError
 from modalbind.run import AlignedSpace, find_run
 from modalbind.types import AnchorItem, TextSample
 
@@ -42,13 +42,10 @@ def build(source: str, tag: str | None, options: MetalOptions) -> MetalSpace:
     try:
         run = find_run(source)
         return MetalSpace(AlignedSpace([run], device=options.device or "cpu"), run)
-    except AnchorMismatchError:
+    except AnchorError:
         raise
     except (InputError, CorruptFileError) as error:
-        raise AnchorError(
-            f"asked for metal:{source}; {error}; name a finished run of `modalbind align "
-            "--modality text`, with its sentence encoder and its anchor at hand"
-        ) from error
+        raise AnchorError(f"asked for metal:{source}; {error}") from error
 
 
 class MetalSpace:
