@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from modalbind.cli.options import (
+    Anchor,
+    DataFile,
+    Device,
+    Force,
+    Overrides,
+    Resume,
+    Root,
+    RunFolder,
+    Seeds,
+)
 from modalbind.cli.output import Debug, Json, print_json, print_result
 from modalbind.cli.runs import parse_seeds, progress_console
 from modalbind.plugin_manager import load_plugins
@@ -17,31 +27,15 @@ def ablate(
     recipe: Annotated[
         str, typer.Option(help="Name from `modalbind recipes`, or a YAML file, with variants.")
     ],
-    data: Annotated[
-        str | None, typer.Option(help="Your pairs: CSV, JSONL or Parquet.", metavar="FILE")
-    ] = None,
-    anchor: Annotated[
-        str | None, typer.Option(help="Anchor space, kind:source[@tag].", metavar="SPEC")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change all variants, e.g. train.lr=1e-4.", metavar="KEY=VALUE"),
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="Run each variant once per seed: 0,1,2.", metavar="LIST")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Directory; default: runs/<recipe>-<time>.", metavar="DIR"),
-    ] = None,
-    root: Annotated[
-        str | None, typer.Option(help="Folder that paths in the data start at.", metavar="DIR")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the one in --out.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing runs.")] = False,
+    data: DataFile = None,
+    anchor: Anchor = None,
+    set_: Overrides = None,
+    seeds: Seeds = None,
+    out: RunFolder = None,
+    root: Root = None,
+    device: Device = None,
+    resume: Resume = False,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

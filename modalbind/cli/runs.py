@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modalbind.cli.options import (
+    Anchor,
+    DataFile,
+    Device,
+    Force,
+    Overrides,
+    Resume,
+    Root,
+    RunFolder,
+    Seeds,
+)
 from modalbind.cli.output import Debug, Json, print_json, print_mapping, print_result
 from modalbind.errors import RecipeError
 from modalbind.plugin_manager import load_plugins
@@ -31,21 +42,11 @@ def align(
             help="Name from `modalbind recipes`, or a YAML file; default: the quick start."
         ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Your pairs: CSV, JSONL or Parquet.", metavar="FILE")
-    ] = None,
-    anchor: Annotated[
-        str | None, typer.Option(help="Anchor space, kind:source[@tag].", metavar="SPEC")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change the recipe, e.g. train.lr=1e-4.", metavar="KEY=VALUE"),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Run directory; default: runs/<recipe>-<time>.", metavar="DIR"),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
+    data: DataFile = None,
+    anchor: Anchor = None,
+    set_: Overrides = None,
+    out: RunFolder = None,
+    resume: Resume = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check recipe, data and anchor; say what would be done."),
@@ -53,16 +54,10 @@ def align(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of everything random.", metavar="N")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")
-    ] = None,
-    root: Annotated[
-        str | None, typer.Option(help="Folder that paths in the data start at.", metavar="DIR")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
-    seeds: Annotated[
-        str | None, typer.Option(help="Run once per seed: 0,1,2.", metavar="LIST")
-    ] = None,
+    device: Device = None,
+    root: Root = None,
+    force: Force = False,
+    seeds: Seeds = None,
     folds: Annotated[
         str | None, typer.Option(help="Run once per test fold: all, or 1,2.", metavar="LIST")
     ] = None,

@@ -156,20 +156,27 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     ).save_pretrained(folder)
 
 
-def write_configuration(folder: Path, tokenizer: Tokenizer) -> None:
-    """Write everything but the weights: OpenCLIP's config, the text tower's, the tokenizer."""
-    write_tokenizer(folder, tokenizer)
-    XLMRobertaConfig(
+def build_text_config(
+    tokenizer: Tokenizer, layers: int, width: int, heads: int
+) -> XLMRobertaConfig:
+    """Return the shape of a small XLM-RoBERTa without dropout that reads the world's captions."""
+    return XLMRobertaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=TEXT_WIDTH,
-        num_hidden_layers=TEXT_LAYERS,
-        num_attention_heads=TEXT_HEADS,
-        intermediate_size=2 * TEXT_WIDTH,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * width,
         max_position_embeddings=CONTEXT_LENGTH + 2,  # its positions begin at 2
         type_vocab_size=1,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-    ).save_pretrained(folder)
+    )
+
+
+def write_configuration(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write everything but the weights: OpenCLIP's config, the text tower's, the tokenizer."""
+    write_tokenizer(folder, tokenizer)
+    build_text_config(tokenizer, TEXT_LAYERS, TEXT_WIDTH, TEXT_HEADS).save_pretrained(folder)
     text_cfg = {
         "hf_model_name": ".",  # the folder itself; whoever opens it says where that is
         "hf_tokenizer_name": ".",

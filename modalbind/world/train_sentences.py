@@ -23,14 +23,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import XLMRobertaConfig, XLMRobertaModel
+from transformers import XLMRobertaModel
 
 from modalbind.world import sentence_folder
 from modalbind.world.captions import LANGUAGES, caption
 from modalbind.world.scenes import ATTRIBUTES, Scene, build_scenes
 from modalbind.world.train_anchor import (
-    CONTEXT_LENGTH,
     alike,
+    build_text_config,
     build_tokenizer,
     contrast,
     draw_attributes,
@@ -82,17 +82,7 @@ def train_sentences(folder: Path, settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     tokenizer = build_tokenizer()
-    config = XLMRobertaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=2 * WIDTH,
-        max_position_embeddings=CONTEXT_LENGTH + 2,  # its positions begin at 2
-        type_vocab_size=1,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+    config = build_text_config(tokenizer, LAYERS, WIDTH, HEADS)
     model = XLMRobertaModel(config, add_pooling_layer=False)
     log.info("%d parameters", sum(weights.numel() for weights in model.parameters()))
     _fit(model, _pairs(settings), settings)
