@@ -223,6 +223,7 @@ def open_inputs(
         _check_asked(recipe, data)
     kept_links = tuple(link for _, link in links)
     test = restrict_plan(plan_test(data.test, kept_links), anchor, languages)
+    _check_named(test_files, test)
     val = restrict_plan(plan_test(data.val, []), anchor, languages) if data.val else None
     table = find_table(
         recipe.evaluation.language_shares, _name_text_encoders(modality, anchor), root
@@ -261,6 +262,17 @@ def _list_named(
             item = dataset.anchor_item(link.modality, link.key, link.language)
             items.setdefault((link.modality, link.language or ""), []).append(item)
     return items
+
+
+def _check_named(files: Sequence[Path], plan: TestPlan) -> None:
+    """Refuse named data that lacks a modality of the test, before anything is trained."""
+    there = {link.modality for path in files for link in read_links(path)}
+    lacking = [pool.modality for pool in plan.pools if files and pool.modality not in there]
+    if lacking:
+        raise AnchorError(
+            f"asked to calibrate {lacking[0]}; {', '.join(map(str, files))} has "
+            f"{', '.join(sorted(there))}; add {lacking[0]} to evaluation.calibration.data"
+        )
 
 
 def _calibrate_anchor(

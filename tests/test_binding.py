@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import modalbind
 from modalbind import pipeline
 from modalbind.binding import evaluate_together
 from modalbind.cli import main
-from modalbind.errors import AnchorMismatchError, DataError, RunError, ShapeError
+from modalbind.errors import AnchorError, AnchorMismatchError, DataError, RunError, ShapeError
 from modalbind.recipe import Recipe
 from modalbind.report import RetrievalRow, RunReport, read_report
 from modalbind.world import LANGUAGES, build_scenes, caption, render_picture
@@ -33,10 +34,10 @@ def _senses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("two_senses", None)
 
 
-def make_recipe(modality: str, **changes: Any) -> Recipe:
+def make_recipe(sense: str, **changes: Any) -> Recipe:
     raw: dict[str, Any] = {
-        "name": f"{modality}-test",
-        "modality": {"name": modality},
+        "name": f"{sense}-test",
+        "modality": {"name": sense},
         "anchor": {"spec": "openclip:world"},
         "data": {"sources": [{"kind": "world", "train": 600, "test": 64, "captions": 1}]},
         "encoder": {"kind": "dense"},
@@ -307,3 +308,68 @@ def test_quick_starts_of_three_plugins_emerge_in_one_another(
     for total in report.sums:
         if "text" in (total.first, total.second):
             assert total.both.ci95[0] > max(total.first_alone.value, total.second_alone.value)
+
+
+@pytest.fixture
+def with_text(runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run on texts beside the other two, on the English side of the same anchor."""
+    pytest.importorskip("modalbind_text", reason="modalbind-text is not installed")
+    monkeypatch.setenv("MODALBIND_PLUGINS", "senses,text")
+    recipe = make_recipe(
+        "text",
+        modality={"name": "text", "options": {"encoder": "transformers:world"}},
+        encoder={"kind": "frozen"},
+        train={"solver": "ridge"},
+        evaluation={"bootstrap": 200, "languages": ["en"]},
+    )
+    return pipeline.align(recipe, out=tmp_path / "text").path
+
+
+def test_a_tower_of_texts_lends_its_languages_and_is_told_from_the_anchor(
+    runs: tuple[Path, Path], with_text: Path
+) -> None:
+    report = evaluate_together([runs[0], with_text])
+    towers = [row for row in report.retrieval if row.bound]
+    assert {row.direction for row in towers} == {"touch → text tower", "text tower → touch"}
+    assert {row.language for row in towers} == set(LANGUAGES) and not any(
+        row.trained for row in towers
+    )
+    (swahili,) = [r for r in towers if r.language == "sw" and r.query == "touch"]
+    score = swahili.metrics.recall_at_10
+    assert score.ci95[0] > score.chance and swahili.via_pictures is not None
+    own = [row for row in report.retrieval if not (row.bound or row.reference)]
+    assert {row.language for row in own if "touch" in (row.query, row.target)} == {
+        None,
+        *LANGUAGES,
+    }
+    assert {row.anchor_language for row in own if row.query == row.target} == {"en"}
+    means = [mean for mean in report.languages.means if mean.bound]
+    assert all(len(mean.languages) == len(LANGUAGES) - 1 for mean in means) and len(means) == 2
+    assert {row.first for row in report.sums} | {row.second for row in report.sums} == {
+        "touch",
+        "text",
+        "image",
+    }
+
+
+CALIBRATION = "calibration: {data: [words.txt]}"
+
+
+def test_a_test_that_is_calibrated_alone_is_not_bound(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe = make_recipe(
+        "smell",
+        train={"epochs": 1, "batch_size": 64},
+        evaluation={"bootstrap": 10, "calibration": {"data": [str(tmp_path / "words.txt")]}},
+    )
+    (tmp_path / "words.txt").write_text("two bells\nthree dogs\n")
+    with pytest.raises(AnchorError, match="asked to calibrate image"):
+        pipeline.align(recipe, out=tmp_path / "smell")
+    assert not (tmp_path / "smell").exists(), "refused before anything is trained"
+    shutil.copytree(runs[1], tmp_path / "smell")
+    path = tmp_path / "smell" / "recipe.yaml"
+    path.write_text(path.read_text("utf-8").replace("calibration: null", CALIBRATION), "utf-8")
+    assert CALIBRATION in path.read_text("utf-8")
+    with pytest.raises(RunError, match="calibrated apart from the others"):
+        evaluate_together([runs[0], tmp_path / "smell"])

@@ -106,6 +106,10 @@ def prepare_data(
     left = {
         name: tuple(s for s in part if (s.source, s.key) in kept) for name, part in parts.items()
     }
+    # Samples in a language that is not trained on choose nothing either.
+    left["val"] = tuple(
+        s for s in left["val"] if not s.language or s.language in section.train_languages
+    )
     anchored = tuple(s for s in left["train"] if any(list_anchors(s, side) for side in sides))
     skipped["no_anchor"] += len(left["train"]) - len(anchored)
     left["train"] = anchored

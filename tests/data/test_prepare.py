@@ -234,3 +234,15 @@ def test_who_keeps_nothing_is_left_out_and_a_side_cannot_vanish() -> None:
     assert 0 < len(both) < 100 and all(sample.images or sample.captions for sample in both)
     with pytest.raises(DataError, match=r"anchor\.fractions asked for 1e-09 of 100 samples"):
         keep_fractions(samples, {"image": 1e-9}, seed=0)
+
+
+def test_samples_in_other_languages_are_not_selected_on() -> None:
+    def pair(name: str, language: str, split: str) -> Pair:
+        return Pair(name, name, language, split=split, group=name, sample_language=language)
+
+    rows = [pair(f"en{i}", "en", s) for i, s in enumerate(("train", "train", "val", "test"))]
+    rows += [pair(f"de{i}", "de", s) for i, s in enumerate(("train", "val", "test"))]
+    data = prepare(Listed(rows))
+    assert [s.key for s in data.train] == ["en0", "en1"]
+    assert [s.key for s in data.val] == ["en2"]
+    assert [s.key for s in data.test] == ["en3", "de2"]

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from modalbind.api import BrokenSampleError, InputError, TextSample, caption, open_space, text_item
@@ -36,11 +37,13 @@ class TextModality:
     def __init__(self, options: TextOptions) -> None:
         """Keep the options; the sentence encoder is opened when it is first needed."""
         self.options = options
-        self._features: dict[TextSample, Tensor] = {}
+        self._rows: dict[TextSample, int] = {}
+        self._vectors = torch.empty(0, 0)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open encoder behind; what it has made goes along."""
-        return {"options": self.options, "_features": self._features}
+        kept = ("options", "_rows", "_vectors")
+        return {name: value for name, value in vars(self).items() if name in kept}
 
     @cached_property
     def space(self) -> Any:
@@ -63,12 +66,13 @@ class TextModality:
         Args:
             samples: Sentences; those that are known already cost nothing.
         """
-        new = [
-            sample for sample in dict.fromkeys(map(_check, samples)) if sample not in self._features
-        ]
+        new = [sample for sample in dict.fromkeys(map(_check, samples)) if sample not in self._rows]
         if new:
             items = [text_item(sample.text, sample.language) for sample in new]
-            self._features.update(zip(new, self.space.embed("text", items), strict=True))
+            vectors = self.space.embed("text", items)
+            first = len(self._rows)
+            self._rows.update({sample: first + row for row, sample in enumerate(new)})
+            self._vectors = torch.cat([self._vectors, vectors]) if first else vectors
 
     def load(self, path: Path, key: str) -> TextSample:
         """Return the text itself: the key is no file.
@@ -87,7 +91,7 @@ class TextModality:
     def features(self, sample: TextSample) -> Tensor:
         """Return the sentence's embedding in the frozen space, unit norm, float32 `(width,)`."""
         self.prepare([sample])
-        return self._features[sample]
+        return self._vectors[self._rows[sample]]
 
     def windows(self, sample: TextSample) -> list[tuple[float, float, TextSample]]:
         """Return the sentence itself: it has no length in time."""
