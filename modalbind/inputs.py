@@ -132,7 +132,13 @@ def place_side_files(recipe: Recipe, base: Path) -> EvaluationSection:
     zero_shot = tuple(
         each.model_copy(update={"labels": place(each.labels)}) for each in section.zero_shot
     )
-    return section.model_copy(update={"links": links, "zero_shot": zero_shot})
+    calibration = section.calibration
+    if calibration is not None:
+        files = tuple(map(place, calibration.data))
+        calibration = calibration.model_copy(update={"data": files})
+    return section.model_copy(
+        update={"links": links, "zero_shot": zero_shot, "calibration": calibration}
+    )
 
 
 def build_datasets(resolved: Resolved) -> tuple[list[PairedDataset], list[float]]:

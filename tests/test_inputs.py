@@ -170,6 +170,11 @@ def test_other_pairs_take_links_and_names_from_beside_them_or_from_the_run(
         assert section.links == ("links.csv",)
         assert section.zero_shot[0].labels == str(home / "classes.json")
         assert section.zero_shot[0].label_column == "kind"
+        calibrated = {"calibration": {"data": ["links.csv", "classes.json"]}}
+        named = toy.build_recipe(home, evaluation=calibrated)
+        named = named.model_copy(update={"data": recipe.data})
+        found = inputs.place_side_files(named, other).calibration
+        assert found is not None and found.data == ("links.csv", str(home / "classes.json"))
 
 
 def test_a_run_is_measured_on_pairs_in_another_folder(toy_world: Path, tmp_path: Path) -> None:
