@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modalbind.anchors.calibration import Calibration, fit_calibration
-from modalbind.data.links import is_sentences
+from modalbind.data.links import is_sentences, read_links
 from modalbind.data.manifest import build, read_rows
 from modalbind.data.options import ManifestOptions
 from modalbind.errors import DataError
@@ -109,32 +110,32 @@ def _gather_samples(
     ]
     whence = "samples by them too"
     if not named:
-        train = inputs.data.train
-        named = [
-            (sample.language, loaded)
-            for sample, loaded in zip(train, inputs.load_all(train), strict=True)
-        ]
+        load = inputs.data.store.load
+        named = [(sample.language, partial(load, sample)) for sample in inputs.data.train]
         whence = "samples by those of training"
     if not named:
         raise DataError(
             "samples to calibrate on asked for; calibration.data has none and nothing is trained; "
             f"add a column {resolved.modality.name} to it"
         )
-    prepare_samples(inputs.modality, [loaded for _, loaded in named])
-    vectors = embed(loaded for _, loaded in named)
+    # Each is read when it is needed, so that no more than a batch of them is held.
+    prepare_samples(inputs.modality, (load() for _, load in named))
+    vectors = embed(load() for _, load in named)
     groups: dict[tuple[str, str], list[int]] = {}
     for row, (language, _) in enumerate(named):
         groups.setdefault((SAMPLES, language or UNIMODAL_LANGUAGE), []).append(row)
     return {group: vectors[torch.tensor(rows)] for group, rows in groups.items()}, whence
 
 
-def _read_samples(path: Path, resolved: Resolved, inputs: RunInputs) -> Iterator[tuple[str, Any]]:
-    """Yield language and loaded sample of each sample that a file names."""
+def _read_samples(
+    path: Path, resolved: Resolved, inputs: RunInputs
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield, for each sample that a file names, its language and what reads it."""
     spec = resolved.modality
     if is_sentences(path):
         if spec.is_text:
-            lines = path.read_text("utf-8-sig").splitlines()
-            yield from (("en", TextSample(line.strip(), "en")) for line in lines if line.strip())
+            sentences = (link.key for link in read_links(path))
+            yield from (("en", partial(TextSample, text, "en")) for text in sentences)
         return
     if path.suffix == ".json" or spec.name not in read_rows(path)[0]:
         return
@@ -143,4 +144,4 @@ def _read_samples(path: Path, resolved: Resolved, inputs: RunInputs) -> Iterator
     dataset = build(options, None if root is None else Path(root).expanduser(), spec)
     languages = {pair.sample: pair.sample_language for pair in dataset.pairs()}
     for key, language in languages.items():
-        yield language, dataset.load_sample(key, inputs.modality)
+        yield language, partial(dataset.load_sample, key, inputs.modality)
