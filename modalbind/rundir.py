@@ -248,6 +248,7 @@ class RunDirectory:
             self.path / "report.html",
             self.tower_note,
             self.tower_file,
+            self.calibration_file,
             self.metrics_file,
             self.broken_file,
             self.run_file,

@@ -49,6 +49,25 @@ def test_a_calibrated_anchor_is_another_space_that_the_run_keeps(tables, tmp_pat
         modalbind.load([made.path, plain.path])
 
 
+def test_a_run_that_is_replaced_keeps_no_calibration_of_the_old_one(tables, tmp_path):
+    anchor = {"spec": tables.anchor, "calibration": {"data": [str(tables.pairs)]}}
+    made = align(tables, tmp_path / "run", anchor=anchor)
+    again = pipeline.align(read_recipe(tables.recipe()), out=made.path, force=True)
+    assert not (again.path / "calibration.safetensors").exists()
+    assert again.report.anchor.space == "anchor"
+
+
+def test_a_run_goes_on_with_the_calibration_that_it_was_started_with(tables, tmp_path):
+    anchor = {"spec": tables.anchor, "calibration": {"data": [str(tables.pairs)]}}
+    made = align(tables, tmp_path / "run", anchor=anchor)
+    for name in ("tower.json", "tower.safetensors", "report.json", "report.html"):
+        (made.path / name).unlink()
+    tables.pairs.write_text(tables.pairs.read_text() + "en word 1,en,pictures/1.png,c1,train\n")
+    recipe = read_recipe(tables.recipe(anchor=anchor))
+    with pytest.raises(InputError, match="has changed since it was started"):
+        pipeline.align(recipe, out=made.path, resume=True)
+
+
 def test_a_damaged_calibration_is_noticed(tables, tmp_path):
     anchor = {"spec": tables.anchor, "calibration": {"data": [str(tables.pairs)]}}
     made = align(tables, tmp_path / "run", anchor=anchor)
