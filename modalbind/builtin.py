@@ -91,10 +91,11 @@ def modalbind_objectives() -> list[ObjectiveSpec]:
     return [
         ObjectiveSpec(
             name="infonce",
-            summary="InfoNCE over in-batch negatives, symmetric or in one direction.",
+            summary="InfoNCE over in-batch negatives or a bank, symmetric or in one direction.",
             api_version=API_VERSION,
             build="modalbind.objectives.infonce:build",
             options=InfoNceOptions,
+            has_parts=True,
         ),
         ObjectiveSpec(
             name="sigmoid",

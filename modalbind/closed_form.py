@@ -21,7 +21,7 @@ from modalbind.recipe import Recipe
 from modalbind.recipe.schema import ClosedFormSection, Solver
 
 
-def fit_head(tower: Tower, inputs: RunInputs, recipe: Recipe) -> float:
+def fit_head(tower: Tower, inputs: RunInputs, recipe: Recipe, solver: Solver) -> float:
     """Fit the tower's linear head to the anchor embeddings of the training samples, in place.
 
     Each window of a sample is one row; its target is the mean of the sample's anchor embeddings
@@ -33,7 +33,8 @@ def fit_head(tower: Tower, inputs: RunInputs, recipe: Recipe) -> float:
     Args:
         tower: With a linear head; its encoder is used in eval mode and does not change.
         inputs: Training samples and anchor embeddings.
-        recipe: Solver, sides of the anchor, batch size, windows.
+        recipe: Sides of the anchor, batch size, windows, options of the solver.
+        solver: One in closed form.
 
     Returns:
         The strength of the ridge, chosen by generalised cross-validation; 0 for other solvers.
@@ -42,7 +43,7 @@ def fit_head(tower: Tower, inputs: RunInputs, recipe: Recipe) -> float:
         `modalbind.evaluation.affine`.
     """
     features, targets = gather_rows(tower, inputs, recipe)
-    fit = fit_solver(recipe.train.solver, features, targets, recipe.train.closed_form)
+    fit = fit_solver(solver, features, targets, recipe.train.closed_form)
     set_head(tower, fit)
     return fit.alpha
 

@@ -27,7 +27,13 @@ from modalbind.data.loader import AnchorBank
 from modalbind.data.prepare import PreparedData, keep_fractions, prepare_data
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.store import SampleStore, has_files
-from modalbind.errors import AnchorError, BrokenSampleError, DataError, ManifestError
+from modalbind.errors import (
+    AnchorError,
+    BrokenSampleError,
+    DataError,
+    ManifestError,
+    RecipeError,
+)
 from modalbind.evaluation.pools import Pool, TestPlan, build_pool, plan_test
 from modalbind.evaluation.protocol import ClassSet
 from modalbind.evaluation.zero_shot import build_prompts, compute_class_vectors, load_templates
@@ -194,6 +200,11 @@ def open_inputs(
     """
     recipe = resolved.recipe
     modality = build_modality(resolved)
+    if recipe.train.lengths is not None and not modality.is_padded:
+        raise RecipeError(
+            f"train.lengths asked for; features of {recipe.modality.name} have one shape, not a "
+            "length; leave it out"
+        )
     root = _data_root(recipe.data.root)
     datasets, weights = build_datasets(resolved)
     anchor = open_anchor(recipe.anchor, resolved.anchor, cache, device, resolved.anchor_options)

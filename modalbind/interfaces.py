@@ -143,7 +143,15 @@ class AnchorSpec(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveSpec(Spec):
-    """An objective. `build(options) -> Objective`."""
+    """An objective. `build(options) -> Objective`.
+
+    Attributes:
+        has_parts: It can be asked against a whole bank of anchors: it has `parts()`, objectives
+            and their shares in it, each with `is_rowwise`, whether it is a mean over the rows
+            that have a positive, each by itself.
+    """
+
+    has_parts: bool = False
 
 
 class Modality(Protocol):
@@ -194,6 +202,12 @@ class Encoder(Protocol):
 
     Also expected: `layer_groups() -> list[list[nn.Module]]` from input to output for layer-wise
     decay and freezing, and `lora_targets: tuple[str, ...]`, names of linear layers.
+
+    Optional: `set_progress(share)`, told before each step how much of the run is done, for
+    schedules; `split_at(groups) -> (frozen, rest)`, the encoder cut after so many layer groups,
+    sharing its weights: the first maps features and valid mask to hidden states `(n, time, width)`
+    and theirs, the second is an encoder of these. Frozen layers then run once a sample, not once
+    an epoch.
     """
 
     width: int

@@ -25,7 +25,7 @@ from modalbind.anchors.cache import AnchorCache
 from modalbind.checkpoint import write_file
 from modalbind.closed_form import fit_head
 from modalbind.cost import CostMeter
-from modalbind.data.loader import Augmentations, FeatureSet, TrainingBatches
+from modalbind.data.loader import Augmentations, FeatureSet, Known, Lengths, TrainingBatches
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.encoders import Tower, build_tower
 from modalbind.engine import build_engine
@@ -39,12 +39,13 @@ from modalbind.errors import (
 from modalbind.evaluation.pools import UNIMODAL_LANGUAGE
 from modalbind.evaluation.protocol import Protocol
 from modalbind.export import check_output, write_embeddings
+from modalbind.frozen_outputs import keep_frozen_outputs
 from modalbind.inputs import RunInputs, open_inputs, place_side_files
 from modalbind.measure import add_controls, build_protocol, measure
 from modalbind.plugin_manager import build, load_plugins
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, resolve
-from modalbind.recipe.schema import CalibrationSection, Choice
+from modalbind.recipe.schema import CalibrationSection, Choice, Solver
 from modalbind.report import RunReport, read_report, write_report
 from modalbind.reporting import Measured, build_report
 from modalbind.run import (
@@ -410,7 +411,9 @@ def _build_tower(resolved: Resolved, inputs: RunInputs) -> Tower:
     return build_tower(encoder, recipe.head, recipe.tower, inputs.anchor.dim)
 
 
-def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
+def _build_batches(
+    resolved: Resolved, inputs: RunInputs, known: Known | None = None
+) -> TrainingBatches:
     recipe = resolved.recipe
     stages: dict[str, list[Any]] = {"sample": [], "features": [], "batch": []}
     for spec, options in resolved.augmentations:
@@ -421,15 +424,21 @@ def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
         Augmentations(**{name: tuple(found) for name, found in stages.items()}),
         seed=recipe.seed,
         memory_mib=recipe.data.memory_mib,
+        known=known,
     )
-    return TrainingBatches(
+    batches = TrainingBatches(
         features,
         inputs.banks,
         recipe.anchor.sides,
         batch_size=recipe.train.batch_size,
         source_weights=inputs.data.weights,
         workers=recipe.data.workers,
+        against_bank=recipe.train.negatives == "bank",
     )
+    if (section := recipe.train.lengths) is not None:
+        steps = round(section.until * _count_steps(recipe, batches))
+        batches.lengths = Lengths(section.start, steps)
+    return batches
 
 
 def _count_steps(recipe: Recipe, batches: TrainingBatches) -> int:
@@ -452,10 +461,8 @@ def _train(
         tower = _build_tower(resolved, inputs)
         describe_encoder(tower)  # what could not be loaded again is refused before it is trained
         if (solver := resolved.recipe.train.solver) != "adamw":
-            strength = fit_head(tower.to(accelerator.device), inputs, resolved.recipe)
+            _fit_head(tower, resolved, inputs, accelerator, progress, solver)
             meter.pairs_seen += len(inputs.data.train)
-            with_strength = f", strength {strength:.3g}" if solver == "ridge" else ""
-            progress.say(f"linear head in closed form, {solver}{with_strength}")
         else:
             _train_by_steps(tower, resolved, inputs, directory, accelerator, progress, meter)
         directory.log_cost(meter.read())
@@ -463,6 +470,19 @@ def _train(
     else:
         meter.go_on_from(directory.read_cost())
     return load_tower(directory, resolved, inputs.anchor.dim).to(accelerator.device)
+
+
+def _fit_head(
+    tower: Tower,
+    resolved: Resolved,
+    inputs: RunInputs,
+    accelerator: Accelerator,
+    progress: Progress,
+    solver: Solver,
+) -> None:
+    strength = fit_head(tower.to(accelerator.device), inputs, resolved.recipe, solver)
+    with_strength = f", strength {strength:.3g}" if solver == "ridge" else ""
+    progress.say(f"linear head in closed form, {solver}{with_strength}")
 
 
 def _train_by_steps(
@@ -474,9 +494,15 @@ def _train_by_steps(
     progress: Progress,
     meter: CostMeter,
 ) -> None:
-    batches = _build_batches(resolved, inputs)
+    known, moving = keep_frozen_outputs(
+        tower.to(accelerator.device), resolved, inputs, progress.say
+    )
+    batches = _build_batches(resolved, inputs, known)
+    if resolved.recipe.train.head_start != "none":
+        # Also of a run that goes on: its checkpoint, if one can be read, replaces this.
+        _fit_head(tower, resolved, inputs, accelerator, progress, resolved.recipe.train.head_start)
     aligner = Aligner(
-        tower,
+        moving,
         build(resolved.objective, resolved.objective_options),
         resolved.recipe.train,
         accelerator,
@@ -487,7 +513,7 @@ def _train_by_steps(
     selection = Selection(resolved.recipe, inputs, directory)
     accelerator.init_trackers(resolved.recipe.name or "modalbind", {"seed": resolved.recipe.seed})
     try:
-        _loop(aligner, batches, selection, directory, progress, meter)
+        _loop(aligner, batches, tower, selection, directory, progress, meter)
     finally:
         accelerator.end_training()
     selection.restore_best(aligner)
@@ -496,6 +522,7 @@ def _train_by_steps(
 def _loop(
     aligner: Aligner,
     batches: TrainingBatches,
+    tower: Tower,
     selection: Selection,
     directory: RunDirectory,
     progress: Progress,
@@ -521,7 +548,7 @@ def _loop(
             meter.pairs_seen += result.samples
             show(result)
             if result.step % batches.steps_per_epoch == 0:
-                selection.end_epoch(aligner.plain_tower, aligner, result)
+                selection.end_epoch(tower, aligner, result)
             leaves = terminated() or selection.should_stop
             if leaves or result.step % every == 0:
                 state = {**selection.state(), "cost": meter.read()}

@@ -1,4 +1,4 @@
-"""What passes between the stages: frozen records, without behaviour of their own.
+"""What passes between the stages: frozen records, with next to no behaviour of their own.
 
 Letters for axes, here and in every docstring: `n` rows of the modality, `m` anchor
 embeddings (columns), `dim` the anchor space, `time` the padded axis of features.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,8 @@ class AnchorSide:
         positives: Float `(n, m)`, each row sums to one: how much of row i's target column j is.
             A row of zeros has no anchor on this side.
         excluded: Bool `(n, m)`: columns that are neither positive nor negative for a row
-            because they share its positive key.
+            because they share its positive key. Where the columns are a whole bank, this and
+            `positives` are sparse (COO) tensors.
         weight: Share of this side in the loss.
     """
 
@@ -101,6 +102,10 @@ class AnchorSide:
     positives: Tensor
     excluded: Tensor
     weight: float = 1.0
+
+    def to_dense(self) -> AnchorSide:
+        """Return the side with dense targets."""
+        return replace(self, positives=self.positives.to_dense(), excluded=self.excluded.to_dense())
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def open_toy(folder: Path):
 def test_the_head_is_ridge_regression_on_scaled_outputs_of_the_encoder(toy_world: Path) -> None:
     tower, inputs, recipe = open_toy(toy_world)
     before = {name: value.clone() for name, value in tower.encoder.state_dict().items()}
-    alpha = fit_head(tower, inputs, recipe)
+    alpha = fit_head(tower, inputs, recipe, "ridge")
     rows, targets = [], []
     for sample in inputs.data.train:
         features = inputs.modality.features(inputs.data.store.load(sample)).unsqueeze(0)

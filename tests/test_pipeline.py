@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
+from safetensors.numpy import load_file
 
 from modalbind import pipeline
 from modalbind.checkpoint import Checkpoints
@@ -404,3 +406,56 @@ def test_embeddings_are_written_and_read_back_as_an_anchor(
     assert list(column.keys) == files
     direct = load(run.path).embed("toy", files)
     assert abs(direct.numpy() - column.vectors).max() == 0
+
+
+def test_levers_of_speed_make_runs_that_learn_and_resume(toy_world: Path, tmp_path: Path) -> None:
+    """Head start, bank, lengths, accumulation: together, stopped and gone on with, byte by byte."""
+    train = {
+        "head_start": "ridge",
+        "negatives": "bank",
+        "lengths": {"start": 0.5, "until": 0.5},
+        "micro_batch_size": 3,
+        "checkpoint_every": 5,
+    }
+    recipe = toy.build_recipe(toy_world, train=train)
+    whole = pipeline.align(recipe, out=tmp_path / "whole")
+    (trained,) = find_rows(whole.report, "toy", "text", language="en", control="none")
+    assert trained.metrics.hit_at_1.value > 3 * trained.metrics.hit_at_1.chance
+    short = toy.build_recipe(toy_world, train={**train, "max_steps": 10})
+    pipeline.align(short, out=tmp_path / "cut")
+    # A shorter run has another schedule: what goes on is a whole run cut at a checkpoint.
+    steps = Checkpoints(whole.path / "checkpoints", keep=2).list_steps()
+    cut = tmp_path / "again"
+    shutil.copytree(whole.path, cut)
+    for name in ("tower.safetensors", "report.json", "report.html", "tower.json"):
+        (cut / name).unlink(missing_ok=True)
+    shutil.rmtree(cut / "checkpoints" / f"step-{steps[-1]}")
+    assert read_tower(pipeline.align(recipe, out=cut, resume=True).path) == read_tower(whole.path)
+
+
+def test_a_head_start_is_the_closed_form(toy_world: Path, tmp_path: Path) -> None:
+    """One step at a rate of nothing leaves the head where the ridge put it."""
+    train = {"head_start": "ridge", "max_steps": 1, "lr": 1e-12}
+    started = pipeline.align(toy.build_recipe(toy_world, train=train), out=tmp_path / "start")
+    fitted = pipeline.align(
+        toy.build_recipe(toy_world, train={"solver": "ridge"}, augment=[]), out=tmp_path / "ridge"
+    )
+    one, other = (load_file(run.path / "tower.safetensors") for run in (started, fitted))
+    for name in ("head.projection.weight", "head.projection.bias"):
+        assert np.allclose(one[name], other[name], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"train": {"negatives": "bank"}, "objective": {"kind": "sigmoid"}}, "use infonce"),
+        ({"train": {"solver": "ridge", "negatives": "bank"}, "augment": []}, "train.negatives"),
+        ({"train": {"head_start": "ridge"}, "head": {"kind": "mlp"}}, "linear head"),
+    ],
+)
+def test_levers_that_do_not_fit_are_refused(
+    toy_world: Path, tmp_path: Path, changes: dict[str, object], found: str
+) -> None:
+    with pytest.raises((InputError, ValueError), match=found):
+        pipeline.align(toy.build_recipe(toy_world, **changes), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -5,7 +5,8 @@ Letters: `n` samples, `m` distinct anchors of the batch, `dim` the anchor space.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,6 +44,40 @@ def pad_features(features: Sequence[Tensor], is_padded: bool) -> tuple[Tensor, T
     return padded, valid_mask
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The anchors that rows are compared with.
+
+    Attributes:
+        place: Row of the bank to column.
+        by_key: Positive key to the columns that carry it.
+        embeddings: Float32 `(m, dim)`.
+    """
+
+    place: Mapping[int, int]
+    by_key: Mapping[str, Sequence[int]]
+    embeddings: Tensor
+
+
+def list_columns(anchors: Iterable[tuple[int, str]], embeddings: Tensor) -> Columns:
+    """Make equal anchors one column each.
+
+    Args:
+        anchors: Row of the bank and positive key.
+        embeddings: The bank, `(any, dim)`.
+    """
+    keys: dict[int, dict[str, None]] = {}
+    for row, key in anchors:
+        keys.setdefault(row, {})[key] = None
+    rows = sorted(keys)
+    by_key: dict[str, list[int]] = {}
+    for column, row in enumerate(rows):
+        for key in keys[row]:
+            by_key.setdefault(key, []).append(column)
+    picked = embeddings[torch.tensor(rows, dtype=torch.long)].float()
+    return Columns({row: column for column, row in enumerate(rows)}, by_key, picked)
+
+
 def build_side(
     modality: str,
     rows: Sequence[int],
@@ -51,11 +86,7 @@ def build_side(
     weight: float,
     owned: Sequence[Collection[str]] | None = None,
 ) -> AnchorSide:
-    """Lay out one anchor modality of a batch.
-
-    Equal anchors become one column, positive for each of their rows. Columns that share one of
-    the positive keys that a row owns, without being its own, are excluded: neither positive nor
-    negative.
+    """Lay out one anchor modality of a batch, with the batch's own anchors as columns.
 
     Args:
         modality: `text` or `image`.
@@ -66,25 +97,54 @@ def build_side(
         owned: Per sample, all positive keys that it has, also those of anchors that this batch
             did not draw for it; default: `keys`.
     """
-    columns = sorted({row for row in rows if row >= 0})
-    place = {row: column for column, row in enumerate(columns)}
-    column_keys: dict[int, set[str]] = {column: set() for column in range(len(columns))}
-    for row, key in zip(rows, keys, strict=True):
-        if row >= 0:
-            column_keys[place[row]].add(key)
-    positives = torch.zeros(len(rows), len(columns))
-    excluded = torch.zeros(len(rows), len(columns), dtype=torch.bool)
-    by_key: dict[str, list[int]] = {}
-    for column, names in column_keys.items():
-        for name in names:
-            by_key.setdefault(name, []).append(column)
+    anchors = [(row, key) for row, key in zip(rows, keys, strict=True) if row >= 0]
     owned = [{key} for key in keys] if owned is None else owned
+    return lay_out(modality, rows, owned, list_columns(anchors, embeddings), weight).to_dense()
+
+
+def lay_out(
+    modality: str,
+    rows: Sequence[int],
+    owned: Sequence[Collection[str]],
+    columns: Columns,
+    weight: float,
+) -> AnchorSide:
+    """Lay out one anchor modality of a batch against given columns.
+
+    Columns that share one of the positive keys that a row owns, without being its own, are
+    excluded: neither positive nor negative.
+
+    Args:
+        modality: `text` or `image`.
+        rows: Per sample, its row in the bank, or -1 if it has no anchor on this side.
+        owned: Per sample, all positive keys that it has.
+        columns: What the rows are compared with.
+        weight: Share in the loss.
+
+    Returns:
+        With sparse targets.
+    """
+    positives: list[tuple[int, int]] = []
+    excluded: list[tuple[int, int]] = []
     for index, (row, own) in enumerate(zip(rows, owned, strict=True)):
         if row < 0:
             continue
-        for key in own:
-            excluded[index, by_key.get(key, [])] = True
-        excluded[index, place[row]] = False
-        positives[index, place[row]] = 1.0
-    picked = embeddings[torch.tensor(columns, dtype=torch.long)].float()
-    return AnchorSide(modality, picked, positives, excluded, weight)
+        column = columns.place[row]
+        positives.append((index, column))
+        shared = {c for key in own for c in columns.by_key.get(key, ())} - {column}
+        excluded.extend((index, other) for other in sorted(shared))
+    size = (len(rows), len(columns.place))
+    return AnchorSide(
+        modality,
+        columns.embeddings,
+        _sparse(positives, size, torch.float32),
+        _sparse(excluded, size, torch.bool),
+        weight,
+    )
+
+
+def _sparse(places: Sequence[tuple[int, int]], size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """A table with ones at some places, which are in order and each there once."""
+    indices = torch.tensor(places, dtype=torch.long).reshape(-1, 2).T
+    ones = torch.ones(len(places), dtype=dtype)
+    return torch.sparse_coo_tensor(indices, ones, size, is_coalesced=True, check_invariants=False)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from modalbind.data.collate import build_side, pad_features
+from modalbind.data.collate import Columns, build_side, lay_out, list_columns, pad_features
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.store import SampleStore
 from modalbind.errors import BrokenSampleError
@@ -52,6 +52,19 @@ class AnchorBank:
         return self.embeddings[torch.tensor([self.rows[k] for k in keys], dtype=torch.long)]
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Features that are computed already.
+
+    Attributes:
+        features: Of each sample.
+        is_padded: Whether their first axis varies.
+    """
+
+    features: Sequence[Tensor]
+    is_padded: bool
+
+
 def derive_seed(*parts: object) -> int:
     """Return 63 bits that depend on all parts and on nothing else."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
@@ -61,6 +74,23 @@ def derive_seed(*parts: object) -> int:
 def seeded_generator(*parts: object) -> torch.Generator:
     """Return a generator seeded by `derive_seed`."""
     return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How much of each sample is seen at which step: a curriculum from short to whole.
+
+    Attributes:
+        start: Share of a sample's features at the first step, 0 to 1.
+        steps: After so many steps samples are whole; linear until then.
+    """
+
+    start: float
+    steps: int
+
+    def share_at(self, step: int) -> float:
+        """Return the share of a sample that step `step` (from 0) sees."""
+        return min(1.0, self.start + (1 - self.start) * step / max(1, self.steps))
 
 
 class FeatureSet(Dataset[Tensor]):
@@ -77,12 +107,24 @@ class FeatureSet(Dataset[Tensor]):
         augmentations: Augmentations | None = None,
         seed: int = 0,
         memory_mib: int = 0,
+        known: Known | None = None,
     ) -> None:
-        """Keep what is needed to read; reads nothing."""
+        """Keep what is needed to read; reads nothing.
+
+        Args:
+            samples: In the order in which they are indexed.
+            store: Reads them.
+            augmentations: Applied to each sample anew in every epoch.
+            seed: Of the augmentations.
+            memory_mib: Budget for plain features.
+            known: What a frozen part of the tower makes of each sample, in place of its features.
+        """
         self.samples = samples
         self.store = store
         self.augmentations = augmentations or Augmentations()
         self.seed = seed
+        self.is_padded = store.modality.is_padded if known is None else known.is_padded
+        self._known = known
         self._budget = memory_mib * 2**20
         self._kept: dict[int, Tensor] = {}
 
@@ -106,6 +148,8 @@ class FeatureSet(Dataset[Tensor]):
         return features
 
     def _plain_features(self, index: int) -> Tensor:
+        if self._known is not None:
+            return self._known.features[index]
         if index in self._kept:
             return self._kept[index]
         features = self.store.modality.features(self.store.load(self.samples[index]))
@@ -116,7 +160,11 @@ class FeatureSet(Dataset[Tensor]):
 
 
 class TrainingBatches:
-    """All batches of a run, in order, from any step on."""
+    """All batches of a run, in order, from any step on.
+
+    Attributes:
+        lengths: How samples are cut early in the run; None leaves them whole.
+    """
 
     def __init__(
         self,
@@ -127,14 +175,30 @@ class TrainingBatches:
         batch_size: int,
         source_weights: Sequence[float],
         workers: int = 0,
+        against_bank: bool = False,
     ) -> None:
-        """Plan batches of `batch_size` samples; the last of an epoch may be smaller."""
+        """Plan batches of `batch_size` samples; the last of an epoch may be smaller.
+
+        Args:
+            features: Of the training samples.
+            banks: Anchor embeddings by modality.
+            side_weights: Anchor sides, and their weights.
+            batch_size: Samples per batch.
+            source_weights: Of the data sets in an epoch.
+            workers: Loader processes.
+            against_bank: Compare each row with the anchors of all training samples, not with
+                those of its batch.
+        """
         self.features = features
         self.banks = banks
         self.side_weights = side_weights
         self.batch_size = min(batch_size, len(features))
         self.source_weights = source_weights
         self.workers = workers
+        self.lengths: Lengths | None = None
+        self.columns: dict[str, Columns] = {}
+        if against_bank:
+            self.columns = {side: self._list_columns(side) for side in side_weights}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -177,17 +241,43 @@ class TrainingBatches:
             if epoch not in orders:
                 orders = {epoch: self.order(epoch)}
             indices = self.slice_order(orders[epoch], position)
+            if self.lengths is not None:
+                step = epoch * self.steps_per_epoch + position
+                features = self._cut(features, epoch, indices, step)
             yield epoch, self._build_batch(epoch, position, indices, features)
 
     def slice_order(self, order: list[int], position: int) -> list[int]:
         """Return the samples of batch `position` of an epoch's order."""
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def _list_columns(self, side: str) -> Columns:
+        bank = self.banks[side]
+        anchors = (
+            (bank.rows[key], positive_key)
+            for sample in self.features.samples
+            for key, positive_key in list_anchors(sample, side)
+        )
+        return list_columns(anchors, bank.embeddings)
+
+    def _cut(
+        self, features: Sequence[Tensor], epoch: int, indices: Sequence[int], step: int
+    ) -> list[Tensor]:
+        """Return a random stretch of each sample, as long as this step has it."""
+        assert self.lengths is not None
+        share = self.lengths.share_at(step)
+        stretches = []
+        for item, index in zip(features, indices, strict=True):
+            size = max(1, round(share * len(item)))
+            key = self.features.samples[index].key
+            start = derive_seed(self.features.seed, "cut", epoch, key) % (len(item) - size + 1)
+            stretches.append(item[start : start + size])
+        return stretches
+
     def _build_batch(
         self, epoch: int, position: int, indices: list[int], features: list[Tensor]
     ) -> PairBatch:
         samples = [self.features.samples[index] for index in indices]
-        padded, valid_mask = pad_features(features, self.features.store.modality.is_padded)
+        padded, valid_mask = pad_features(features, self.features.is_padded)
         sides = tuple(
             self._build_side(modality, weight, epoch, samples)
             for modality, weight in self.side_weights.items()
@@ -216,6 +306,10 @@ class TrainingBatches:
             anchor_key, positive_key = choices[pick]
             rows.append(bank.rows[anchor_key])
             keys.append(positive_key)
+        if modality in self.columns:
+            side = lay_out(modality, rows, owned, self.columns[modality], weight)
+            # What mixes the rows of a batch mixes their targets as dense tables.
+            return side.to_dense() if self.features.augmentations.batch else side
         return build_side(modality, rows, keys, bank.embeddings, weight, owned)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,61 @@ class Tower(nn.Module):
             merged = {name: value for name, value in merged.items() if not name.startswith("head.")}
             merged |= self.head.merged_state_dict("head.")
         return {name: tensor.detach().clone().contiguous() for name, tensor in merged.items()}
+
+
+class Pooled(nn.Module):
+    """Stands for an encoder whose outputs are known: passes pooled vectors on.
+
+    Args:
+        width: Of the vectors.
+    """
+
+    lora_targets: tuple[str, ...] = ()
+
+    def __init__(self, width: int) -> None:
+        """Have no parameters."""
+        super().__init__()
+        self.width = width
+
+    def forward(self, features: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        """Return the vectors, `(n, width)`."""
+        return features
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        """Return none."""
+        return []
+
+
+def split_frozen(
+    tower: Tower, freeze: Literal["none", "encoder"] | int
+) -> tuple[nn.Module, Tower] | None:
+    """Cut a tower where its frozen part ends.
+
+    What comes before never changes, so that it may be computed once for each sample.
+
+    Args:
+        tower: Frozen as the recipe says.
+        freeze: What is frozen.
+
+    Returns:
+        The frozen part, and a tower of what trains that takes its outputs and shares all
+        parameters; None if nothing is frozen, or the encoder cannot be cut there (`split_at`).
+    """
+    encoder: Any = tower.encoder
+    if freeze == "encoder":
+        return tower.encoder, Tower(Pooled(encoder.width), tower.head)
+    cut = getattr(encoder, "split_at", None)
+    if freeze == "none" or not freeze or cut is None:
+        return None
+    lower, upper = cut(freeze)
+    return lower, Tower(upper, tower.head, tower.frozen)
+
+
+def tell_progress(encoder: nn.Module, progress: float) -> None:
+    """Tell an encoder that follows a schedule how much of the run is done, 0 to below 1."""
+    follow = getattr(encoder, "set_progress", None)
+    if follow is not None:
+        follow(progress)
 
 
 def build_tower(

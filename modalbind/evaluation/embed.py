@@ -86,7 +86,7 @@ def embed_windows(
     module.eval()
     features = (modality.features(window) for windows in cut for _, _, window in windows)
     vectors = []
-    for group in _batched(features, batch_size):
+    for group in in_batches(features, batch_size):
         padded, mask = pad_features(group, modality.is_padded)
         vectors.append(module(padded.to(device), None if mask is None else mask.to(device)).cpu())
     stacked = torch.cat(vectors).float()
@@ -97,7 +97,8 @@ def embed_windows(
     return list(torch.split(stacked, [len(windows) for windows in cut]))
 
 
-def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def in_batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield items in lists of `size`, the last of which may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

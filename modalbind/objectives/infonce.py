@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -123,6 +123,20 @@ class InfoNce:
     schedule: TemperatureSchedule | None = None
     side_scales: Mapping[str, float] = field(default_factory=dict)
     initial_bias: None = None
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether the loss is a mean over rows that have a positive, each by itself."""
+        return self.direction == "modality_to_anchor"
+
+    def parts(self) -> tuple[tuple[float, InfoNce], ...]:
+        """Return objectives of one direction each, and their shares in this one."""
+        if self.direction != "both":
+            return ((1.0, self),)
+        return (
+            (0.5, replace(self, direction="modality_to_anchor")),
+            (0.5, replace(self, direction="anchor_to_modality")),
+        )
 
     def __call__(
         self,

@@ -223,6 +223,8 @@ class _Chooser:
             ("augment",), raw.get("augment"), lambda kind: plugins.augmentation(kind, name)
         )
         self._check_sides(_mapping(raw.get("anchor")), objective)
+        if recipe is not None and objective:
+            self._check_negatives(recipe, objective[0])
         if recipe is None or self.mistakes:
             return None
         chosen: tuple[Any, ...] = (*encoder, datasets, augmentations, *anchor, *objective)
@@ -248,6 +250,12 @@ class _Chooser:
         for side in sorted(set(named) - set(sides)):
             found = f"is none of anchor.sides, {', '.join(map(str, sides))}"
             self.mistakes.append(Mistake(("objective", "side_temperatures", side), found))
+
+    def _check_negatives(self, recipe: Recipe, objective: ObjectiveSpec) -> None:
+        """Refuse a bank of negatives for an objective that cannot be computed in parts."""
+        if recipe.train.negatives == "bank" and not objective.has_parts:
+            found = f"is bank; objective {objective.name} has no use for that; use infonce"
+            self.mistakes.append(Mistake(("train", "negatives"), found))
 
     def _choices(self, path: Path, raw: Any, find: Find) -> tuple[Any, ...]:
         rows = raw if isinstance(raw, list) else []

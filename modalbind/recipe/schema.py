@@ -215,6 +215,17 @@ class ClosedFormSection(Section):
     )
 
 
+class LengthSection(Section):
+    """A curriculum of lengths: short stretches of each sample first, whole samples later."""
+
+    start: float = Field(
+        default=0.5, gt=0, le=1, description="Share of a sample's features at the first step."
+    )
+    until: float = Field(
+        default=0.7, gt=0, le=1, description="Share of the run after which samples are whole."
+    )
+
+
 class TrainSection(Section):
     """How the tower is found: by the loop, or in closed form."""
 
@@ -224,6 +235,19 @@ class TrainSection(Section):
         "as it is, in closed form: no steps, no objective, no augmentation.",
     )
     closed_form: ClosedFormSection = ClosedFormSection()
+    head_start: Literal["none", "least_squares", "ridge", "procrustes", "cca"] = Field(
+        default="none",
+        description="Closed form that a linear head starts from, fitted on the encoder as it is "
+        "before the first step; then all that trains is trained (LP-FT).",
+    )
+    negatives: Literal["batch", "bank"] = Field(
+        default="batch",
+        description="What a sample is told apart from: the anchors of its batch, or those of all "
+        "training samples, which the cache holds.",
+    )
+    lengths: LengthSection | None = Field(
+        default=None, description="Short stretches first; for modalities of varying length."
+    )
     epochs: int = Field(default=10, ge=1, description="Passes over the training samples.")
     max_steps: int | None = Field(default=None, ge=1, description="Stop after so many steps.")
     batch_size: int = Field(default=64, ge=2, description="Samples per optimizer step.")
@@ -356,11 +380,22 @@ class Recipe(Section):
             )
         unused = {
             "augment": bool(self.augment),
+            "train.head_start": self.train.head_start != "none",
+            "train.negatives": self.train.negatives != "batch",
+            "train.lengths": self.train.lengths is not None,
             "tower.lora": self.tower.lora is not None,
             "train.select_every": self.train.select_every > 0,
         }
         if found := [name for name, is_set in unused.items() if is_set]:
             raise ValueError(f"train.solver {solver} takes no steps; leave out {', '.join(found)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_head_start(self) -> Recipe:
+        if self.train.head_start != "none" and (self.head.kind != "linear" or not self.head.bias):
+            raise ValueError(
+                "train.head_start fits a linear head with a bias; set head to that, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -16,9 +17,15 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from modalbind.data.loader import derive_seed
-from modalbind.encoders import Tower
+from modalbind.encoders.tower import Tower, tell_progress
 from modalbind.errors import NonFiniteError, RunError
 from modalbind.objectives import LogitScale
+from modalbind.objectives.chunks import (
+    compute_side_chance,
+    compute_side_loss,
+    count_asking,
+    slice_side,
+)
 from modalbind.recipe.schema import TrainSection
 from modalbind.training.gather import gather_rows
 from modalbind.training.optimizer import build_optimizer, learning_rate_factor
@@ -85,8 +92,10 @@ class Aligner:
         progress = step / max(1, self.total_steps)
         scales = {side: holder(progress) for side, holder in self.scales.items()}
         self.tower.train()
+        tell_progress(self.plain_tower.encoder, (step - 1) / max(1, self.total_steps))
         self.optimizer.zero_grad(set_to_none=True)
-        loss, chance = self._backward(batch, scales)
+        loss = self._backward(batch, scales)
+        chance = self._compute_chance(batch.sides)
         if not math.isfinite(loss):
             raise NonFiniteError(
                 f"step {step}: a finite loss asked for; found {loss}; lower train.lr"
@@ -111,19 +120,23 @@ class Aligner:
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
 
-    def _backward(self, batch: PairBatch, scales: Scales) -> tuple[float, float]:
-        """Leave gradients on the parameters; return the loss and its chance level (or NaN)."""
+    def _backward(self, batch: PairBatch, scales: Scales) -> float:
+        """Leave gradients on the parameters; return the loss."""
         device = self.accelerator.device
         features = batch.features.to(device)
         mask = None if batch.valid_mask is None else batch.valid_mask.to(device)
         size = self.section.micro_batch_size
+        sides = [_move_side(side, device) for side in batch.sides]
         if size is None or size >= len(features):
             with self.accelerator.autocast():
                 embeddings = self._embed(features, mask)
-            loss, chance = self._compute_loss(embeddings, batch.sides, scales)
+            loss = self._compute_loss(embeddings, sides, scales)
             self.accelerator.backward(loss)
-            return float(loss.detach()), chance
-        return self._backward_in_parts(features, mask, size, batch.sides, scales)
+            return float(loss.detach())
+        is_rowwise = getattr(self.objective, "is_rowwise", False)
+        if is_rowwise and self.accelerator.num_processes == 1:
+            return self._accumulate(features, mask, size, sides, scales)
+        return self._backward_in_parts(features, mask, size, sides, scales)
 
     def _embed(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Embed a batch; where lengths differ much, in parts of similar length.
@@ -143,6 +156,38 @@ class Aligner:
         ]
         return torch.cat(parts)[order.argsort()]
 
+    def _accumulate(
+        self,
+        features: Tensor,
+        mask: Tensor | None,
+        size: int,
+        sides: Sequence[AnchorSide],
+        scales: Scales,
+    ) -> float:
+        """Compute the exact gradient of a batch whose rows are independent, in one pass.
+
+        Anchor embeddings come from the cache, so a row needs no other row for its loss: each part
+        counts as the share of asking rows that it holds, and is forgotten.
+        """
+        asking = [count_asking(side.positives) for side in sides]
+        # Each part goes back through the scale; its own graph is walked once, at the end.
+        held = {name: (_detach(scale), _detach(bias)) for name, (scale, bias) in scales.items()}
+        total = 0.0
+        for start in range(0, len(features), size):
+            stop = min(start + size, len(features))
+            with self.accelerator.autocast():
+                rows = self.tower(features[start:stop], None if mask is None else mask[start:stop])
+            parts = [slice_side(side, start, stop) for side in sides]
+            shares = [int(asks[start:stop].sum()) / max(1, int(asks.sum())) for asks in asking]
+            loss = self._compute_loss(rows, parts, held, shares)
+            self.accelerator.backward(loss)
+            total += float(loss.detach())
+        for name, pair in scales.items():
+            for value, leaf in zip(pair, held[name], strict=True):
+                if leaf.grad is not None:
+                    torch.autograd.backward(value, leaf.grad)
+        return total
+
     def _backward_in_parts(
         self,
         features: Tensor,
@@ -150,7 +195,7 @@ class Aligner:
         size: int,
         sides: Sequence[AnchorSide],
         scales: Scales,
-    ) -> tuple[float, float]:
+    ) -> float:
         """Compute the exact gradient of the whole batch with `size` samples in memory at a time.
 
         Source:
@@ -168,7 +213,7 @@ class Aligner:
                 states.append(_random_state())
                 pieces.append(self.tower(*part))
         embeddings = torch.cat(pieces).detach().requires_grad_()
-        loss, chance = self._compute_loss(embeddings, sides, scales)
+        loss = self._compute_loss(embeddings, sides, scales)
         self.accelerator.backward(loss)
         assert embeddings.grad is not None
         for part, state, gradient in zip(
@@ -179,29 +224,48 @@ class Aligner:
                 piece = self.tower(*part)
             # The gradient already carries the loss scaling of mixed precision.
             piece.backward(gradient)
-        return float(loss.detach()), chance
+        return float(loss.detach())
 
     def _compute_loss(
-        self, embeddings: Tensor, sides: Sequence[AnchorSide], scales: Scales
-    ) -> tuple[Tensor, float]:
+        self,
+        embeddings: Tensor,
+        sides: Sequence[AnchorSide],
+        scales: Scales,
+        shares: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Return the mean over anchor sides, by weight.
+
+        Args:
+            embeddings: Of this process's rows.
+            sides: Of the rows of all processes.
+            scales: By side.
+            shares: Of a side's asking rows, how many these rows hold; default: all.
+        """
         rows = gather_rows(embeddings.float())
-        total, chance, weights = rows.new_zeros(()), 0.0, 0.0
-        for side in sides:
-            if not len(side.embeddings):
-                continue
-            positives = side.positives.to(rows.device)
-            excluded = side.excluded.to(rows.device)
-            anchors = side.embeddings.to(rows.device)
-            loss = self.objective(rows, anchors, positives, excluded, *scales[side.modality])
-            total = total + side.weight * loss
-            chance += side.weight * float(self.objective.chance(side.positives, side.excluded))
-            weights += side.weight
-        if not weights:
+        terms = [
+            (side, share)
+            for side, share in zip(sides, shares or [1.0] * len(sides), strict=True)
+            if len(side.embeddings)
+        ]
+        if not terms:
             raise NonFiniteError(
                 "a finite loss asked for; no row of the batch has an anchor on a side that counts; "
                 "check anchor.sides and its weights"
             )
-        return total / weights, chance / weights
+        total = rows.new_zeros(())
+        for side, share in terms:
+            loss = compute_side_loss(self.objective, rows, side, *scales[side.modality])
+            total = total + side.weight * share * loss
+        return total / sum(side.weight for side, _ in terms)
+
+    def _compute_chance(self, sides: Sequence[AnchorSide]) -> float:
+        """Return the loss of embeddings that know nothing, NaN if it cannot be told."""
+        terms = [
+            (side.weight, compute_side_chance(self.objective, side))
+            for side in sides
+            if len(side.embeddings)
+        ]
+        return sum(w * chance for w, chance in terms) / sum(w for w, _ in terms)
 
     def _clip(self, step: int) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -256,6 +320,20 @@ class Aligner:
         frozen = {n for n, p in self.plain_tower.named_parameters() if not p.requires_grad}
         state = self.plain_tower.state_dict(keep_vars=False)
         return {name: value for name, value in state.items() if name not in frozen}
+
+
+def _move_side(side: AnchorSide, device: torch.device) -> AnchorSide:
+    return replace(
+        side,
+        embeddings=side.embeddings.to(device),
+        positives=side.positives.to(device),
+        excluded=side.excluded.to(device),
+    )
+
+
+def _detach(value: Tensor) -> Tensor:
+    """A leaf of the same value, which takes a gradient if the value does."""
+    return value.detach().requires_grad_(value.requires_grad)
 
 
 def _random_state() -> tuple[Tensor, list[Tensor]]:

@@ -15,6 +15,8 @@ from modalbind.data.loader import (
     AnchorBank,
     Augmentations,
     FeatureSet,
+    Known,
+    Lengths,
     TrainingBatches,
     derive_seed,
     seeded_generator,
@@ -243,3 +245,85 @@ def test_plain_features_are_kept_within_the_budget(memory_mib: int, computed: li
         for index in range(3):
             assert features[epoch, index][0] == index
     assert [modality.calls[number] for number in range(3)] == computed
+
+
+def test_against_a_bank_all_training_anchors_are_columns() -> None:
+    """Each row: its drawn caption is positive, its two others are left out, the rest negative."""
+    samples = make_samples(5)
+    others = make_samples(9)[5:]  # of a test: in the bank, and no column
+    bank = make_bank([*others, *samples])
+    batches = make_batches(samples, against_bank=True)
+    batches.banks = {"text": bank}
+    batches.columns = {"text": batches._list_columns("text")}
+    batches.features.augmentations = Augmentations()
+    ordinary = make_batches(samples)
+    for (_, found), (_, own) in zip(batches.iterate(0, 2), ordinary.iterate(0, 2), strict=True):
+        side = found.sides[0].to_dense()
+        assert side.embeddings.shape == (15, 3)
+        assert side.positives.sum(dim=1).tolist() == [1.0] * len(found.samples)
+        for row, sample in enumerate(found.samples):
+            number = sample.split("-")[1]
+            captions = {f"{text} {number}" for text in CAPTIONS}
+            drawn = side.embeddings[side.positives[row].bool()]
+            left_out = side.embeddings[side.excluded[row]]
+            keys = {(text, "en") for text in captions}
+            wanted = bank.pick(sorted(keys))
+            together = torch.cat([drawn, left_out])
+            assert len(together) == 3
+            assert all(any(torch.equal(a, b) for b in together) for a in wanted)
+            # The same caption is drawn as without a bank: only its rivals change.
+            theirs = own.sides[0]
+            place = own.samples.index(sample)
+            picked = make_bank(samples).rows
+            assert theirs.positives[place].sum() == 1 and len(picked) == 15
+
+
+def test_what_mixes_rows_sees_dense_targets() -> None:
+    batches = make_batches(make_samples(5), against_bank=True)
+    ((_, batch),) = batches.iterate(0, 1)
+    assert not batch.sides[0].positives.is_sparse and batch.sides[0].positives.shape == (4, 15)
+
+
+def test_lengths_grow_from_a_share_to_the_whole() -> None:
+    shares = [Lengths(0.5, 4).share_at(step) for step in range(6)]
+    assert shares == [0.5, 0.625, 0.75, 0.875, 1.0, 1.0]
+    samples = make_samples(4)
+    batches = make_batches(samples)
+    batches.features.augmentations = Augmentations()
+    batches.features.samples = samples
+    whole = [batch.features.shape for _, batch in batches.iterate(0, 6)]
+    batches.lengths = Lengths(0.5, 4)
+    cut = [batch.features.shape for _, batch in batches.iterate(0, 6)]
+    assert whole == [(4, 4)] * 6  # each sample is four equal numbers
+    assert [shape[1] for shape in cut] == [2, 2, 3, 4, 4, 4]  # round(share * 4)
+
+
+def test_stretches_are_drawn_by_epoch_and_sample_and_lie_within() -> None:
+    batches = make_batches(make_samples(4))
+    batches.lengths = Lengths(0.25, 1000)
+    long = [torch.arange(100.0) + 1000 * index for index in range(4)]
+    first = batches._cut(long, 0, range(4), step=0)
+    again = batches._cut(long, 0, range(4), step=0)
+    later = batches._cut(long, 1, range(4), step=0)
+    for index, (a, b, c) in enumerate(zip(first, again, later, strict=True)):
+        assert torch.equal(a, b) and len(a) == len(c) == 25
+        start = int(a[0]) - 1000 * index
+        assert torch.equal(a, long[index][start : start + 25])
+    assert any(not torch.equal(a, c) for a, c in zip(first, later, strict=True))
+
+
+def test_known_features_are_used_as_they_are() -> None:
+    samples = make_samples(4)
+    source = Source()
+    store = SampleStore([source], Numbers(), 0)  # type: ignore[list-item,arg-type]
+    known = Known([torch.full((2 + n, 3), float(n)) for n in range(4)], is_padded=True)
+    features = FeatureSet(samples, store, known=known)
+    batches = TrainingBatches(
+        features, {"text": make_bank(samples)}, {"text": 1.0}, batch_size=4, source_weights=(1.0,)
+    )
+    ((_, batch),) = batches.iterate(0, 1)
+    assert batch.valid_mask is not None and not source.reads
+    for row, sample in enumerate(batch.samples):
+        number = int(sample.split("-")[1])
+        assert int(batch.valid_mask[row].sum()) == 2 + number
+        assert batch.features[row, 0].tolist() == [float(number)] * 3

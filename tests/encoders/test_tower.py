@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from modalbind.encoders.tower import Tower, build_tower
+from modalbind.encoders.tower import Tower, build_tower, split_frozen
 from modalbind.errors import RecipeError, ShapeError
 from modalbind.recipe.schema import HeadSection, TowerSection
 
@@ -159,3 +159,19 @@ def test_saved_and_loaded_weights_are_equal_in_every_bit(encoder, tmp_path, dtyp
     features = torch.randn(3, 7, 4).to(dtype)
     assert torch.equal(other(features), tower(features))
     assert changed(other, tower.state_dict()) == set()
+
+
+def test_a_tower_is_cut_where_its_frozen_part_ends(encoder, features):
+    mask = torch.ones(5, 7, dtype=torch.bool)
+    tower = build(encoder, freeze="encoder")
+    frozen, moving = split_frozen(tower, "encoder")
+    assert frozen is tower.encoder and moving.head is tower.head
+    torch.testing.assert_close(moving(frozen(features, mask)), tower(features, mask))
+    assert {n for n, p in moving.named_parameters()} == {
+        n for n, p in tower.named_parameters() if p.requires_grad
+    }
+
+
+@pytest.mark.parametrize("freeze", ["none", 0, 1])
+def test_nothing_is_cut_where_nothing_is_frozen_or_the_encoder_cannot(encoder, freeze):
+    assert split_frozen(build(encoder, freeze=freeze), freeze) is None

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from modalbind.data.collate import build_side
+from modalbind.data.collate import build_side, lay_out, list_columns
 from modalbind.encoders import Tower
 from modalbind.encoders.head import LinearHead
 from modalbind.errors import NonFiniteError, RunError
@@ -275,3 +275,73 @@ def test_training_learns() -> None:
     results = list(make_aligner(make_tower(), lr=0.1).run([(0, batch)] * 25, 0))
     assert results[-1].loss < 0.6 * results[0].loss
     assert results[0].chance_loss is not None
+
+
+ROWWISE = InfoNce(
+    initial_scale=10.0, learn_scale=True, max_scale=100.0, direction="modality_to_anchor"
+)
+
+
+def make_bank_batch() -> PairBatch:
+    """Two sides of a batch whose columns are all anchors of a bank."""
+    batch = make_batch()
+    generator = torch.Generator().manual_seed(9)
+    bank = nn.functional.normalize(torch.randn(8, DIM, generator=generator), dim=1)
+    columns = list_columns([(row, str(row // 2)) for row in range(8)], bank)
+    texts, images = [0, 3, 3, 7, 1, 5], [2, -1, -1, 4, -1, 2]
+    sides = [
+        lay_out(name, rows, [{str(row // 2)} for row in rows], columns, weight)
+        for name, rows, weight in (("text", texts, 2.0), ("image", images, 0.5))
+    ]
+    return PairBatch(batch.features, batch.valid_mask, tuple(sides), batch.samples)
+
+
+@pytest.mark.parametrize("against_bank", [False, True])
+@pytest.mark.parametrize("size", [1, 4, 5])
+def test_rows_that_need_no_other_row_are_accumulated_in_one_pass(
+    size: int, against_bank: bool
+) -> None:
+    batch = make_bank_batch() if against_bank else make_batch(image_rows=(0, 1, -1, 2, 2, -1))
+    whole = make_aligner(make_tower(), ROWWISE)
+    parts = make_aligner(make_tower(), ROWWISE, micro_batch_size=size)
+    calls: list[int] = []
+    parts.plain_tower.encoder.register_forward_hook(lambda *_: calls.append(1))
+    dense = PairBatch(
+        batch.features,
+        batch.valid_mask,
+        tuple(side.to_dense() if side.positives.is_sparse else side for side in batch.sides),
+        batch.samples,
+    )
+    first, second = step(whole, dense), step(parts, batch)
+    assert len(calls) == math.ceil(N / size), "no second forward pass"
+    assert second.loss == pytest.approx(first.loss, abs=1e-6)
+    assert second.chance_loss == pytest.approx(first.chance_loss, abs=1e-6)
+    expected, found = gradients(whole), gradients(parts)
+    assert expected.keys() == found.keys() >= {"scale.text.log_scale", "scale.image.log_scale"}
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-5), name
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_both_directions_against_a_bank_are_those_of_its_dense_table(size: int | None) -> None:
+    batch = make_bank_batch()
+    dense = PairBatch(
+        batch.features, batch.valid_mask, tuple(s.to_dense() for s in batch.sides), batch.samples
+    )
+    whole = make_aligner(make_tower())
+    parts = make_aligner(make_tower(), micro_batch_size=size)
+    first, second = step(whole, dense), step(parts, batch)
+    assert second.loss == pytest.approx(first.loss, abs=1e-6)
+    expected, found = gradients(whole), gradients(parts)
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=1e-5), name
+
+
+def test_an_encoder_with_a_schedule_is_told_the_progress() -> None:
+    tower, told = make_tower(), list[float]()
+    tower.encoder.set_progress = told.append
+    aligner = make_aligner(tower)
+    for start in (0, 4):
+        step(aligner, make_batch(), start)
+    assert told == [0.0, 0.4]

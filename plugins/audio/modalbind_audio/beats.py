@@ -52,6 +52,7 @@ class BeatsConfig:
         dropout, attention_dropout, activation_dropout, dropout_input: Probabilities.
         encoder_layerdrop: Chance that a sample skips a layer in training.
         patch_drop: Share of tokens left out in training. Not in published files.
+        patch_drop_until: Share of the run after which none is. Not in published files.
         pooling: `mean` over tokens, as published, or `statistics`. Not in published files.
         conv_pos, conv_pos_groups: Kernel and groups of the positional convolution.
         relative_position_embedding, gru_rel_pos: Relative positions, and their gate.
@@ -77,6 +78,7 @@ class BeatsConfig:
     dropout_input: float = 0.0
     encoder_layerdrop: float = 0.0
     patch_drop: float = 0.0
+    patch_drop_until: float = 1.0
     pooling: Literal["mean", "statistics"] = "mean"
     conv_pos: int = 128
     conv_pos_groups: int = 16
@@ -314,6 +316,7 @@ class Beats(nn.Module):
         self.config = config
         self.reference_mask = reference_mask
         self.gradient_checkpointing = False
+        self.patch_drop = config.patch_drop
         width = config.encoder_embed_dim
         self.width = width * _POOLINGS[config.pooling][0]
         self.patch_embedding = nn.Conv2d(
@@ -366,8 +369,7 @@ class Beats(nn.Module):
         Raises:
             ShapeError: If the features have another number of mel filters.
         """
-        tokens, mask = self.tokens(features, valid_mask)
-        return _POOLINGS[self.config.pooling][1](tokens, mask)
+        return self.pool(*self.tokens(features, valid_mask))
 
     def classify(self, features: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Return the probability of each class of a fine-tuned checkpoint, `(n, classes)`.
@@ -384,6 +386,13 @@ class Beats(nn.Module):
         self, features: Tensor, valid_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the last hidden states `(n, t, width)` and which are real, `(n, t)`."""
+        x, mask = self.embed_patches(features, valid_mask)
+        return self.run_layers(x, mask)
+
+    def embed_patches(
+        self, features: Tensor, valid_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the hidden states before the first layer `(n, t, width)`, and which are real."""
         features, valid_mask = self._checked(features, valid_mask)
         patches = self.patch_embedding(features.unsqueeze(1))
         cols = patches.shape[2]
@@ -397,8 +406,7 @@ class Beats(nn.Module):
         x = self.pos_conv(x)
         if not self.config.layer_norm_first:
             x = self.encoder_layer_norm(x)
-        x, mask = self._run_layers(self.dropout(x), mask)
-        return (self.encoder_layer_norm(x) if self.config.layer_norm_first else x), mask
+        return self.dropout(x), mask
 
     def _checked(self, features: Tensor, valid_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Refuse other mel filters; bring clips of less than a patch to the size of one."""
@@ -428,20 +436,39 @@ class Beats(nn.Module):
         columns = torch.arange(cols, device=valid_mask.device) < count
         return columns.repeat_interleave(self.config.rows, dim=1)
 
-    def _run_layers(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def run_layers(
+        self, x: Tensor, mask: Tensor | None, start: int = 0, stop: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run layers `start` to `stop` on hidden states `(n, t, width)`.
+
+        Tokens are dropped before the first of these layers, and the last norm of a pre-norm
+        model is taken after the model's last layer.
+        """
         length, positions = x.shape[1], None
-        if self.training and self.config.patch_drop:
-            x, mask, positions = drop_tokens(x, mask, self.config.patch_drop)
+        if self.training and self.patch_drop:
+            x, mask, positions = drop_tokens(x, mask, self.patch_drop)
         bias = (
             None if self.relative_positions is None else self.relative_positions(length, positions)
         )
-        for layer in self.layers:
+        for layer in self.layers[start:stop]:
             if self.training and self.gradient_checkpointing:
                 after = checkpoint(layer, x, bias, mask, use_reentrant=False)
             else:
                 after = layer(x, bias, mask)
             x = self._skip_some(x, after)
+        if self.config.layer_norm_first and stop is None:
+            x = self.encoder_layer_norm(x)
         return x, mask
+
+    def pool(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Return one vector a clip, `(n, self.width)`."""
+        return _POOLINGS[self.config.pooling][1](tokens, mask)
+
+    def split_at(self, groups: int) -> tuple[nn.Module, nn.Module]:
+        """Cut after so many layer groups: what comes before, and an encoder of the rest."""
+        from modalbind_audio.beats_parts import BeatsBottom, BeatsTop
+
+        return BeatsBottom(self, groups), BeatsTop(self, groups)
 
     def _skip_some(self, before: Tensor, after: Tensor) -> Tensor:
         """Let some samples skip a layer; per sample, so that each parameter always takes part."""
@@ -449,6 +476,15 @@ class Beats(nn.Module):
             return after
         keep = torch.rand(len(after), 1, 1, device=after.device) >= self.config.encoder_layerdrop
         return torch.where(keep, after, before)
+
+    def set_progress(self, progress: float) -> None:
+        """Follow the schedule of token dropping.
+
+        Args:
+            progress: Share of the run that is done, 0 to below 1.
+        """
+        is_early = progress < self.config.patch_drop_until
+        self.patch_drop = self.config.patch_drop if is_early else 0.0
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass, or keep them."""
@@ -504,6 +540,7 @@ class Beats(nn.Module):
             activation_dropout=config.activation_dropout,
             layer_drop=config.encoder_layerdrop,
             patch_drop=config.patch_drop,
+            patch_drop_until=config.patch_drop_until,
             pooling=config.pooling,
             reference_mask=self.reference_mask,
         )
@@ -524,6 +561,7 @@ def build(options: BeatsOptions, modality: Modality) -> Beats:
         "activation_dropout": options.activation_dropout,
         "encoder_layerdrop": options.layer_drop,
         "patch_drop": options.patch_drop,
+        "patch_drop_until": options.patch_drop_until,
         "pooling": options.pooling,
     }
     if options.weights is not None:

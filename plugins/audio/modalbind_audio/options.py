@@ -130,6 +130,13 @@ class BeatsOptions(Options):
     patch_drop: float = Field(
         default=0.0, ge=0, lt=1, description="Share of tokens left out in training."
     )
+    patch_drop_until: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the run after which no token is left out: a last stretch on whole "
+        "clips, which is what the tower is used on.",
+    )
     pooling: Literal["mean", "statistics"] = Field(
         default="mean",
         description="Over tokens: their mean, as published, or mean, deviation and maximum.",
@@ -150,6 +157,7 @@ class BeatsOptions(Options):
                 "activation_dropout",
                 "layer_drop",
                 "patch_drop",
+                "patch_drop_until",
                 "pooling",
                 "reference_mask",
             }

@@ -394,3 +394,43 @@ def test_numpy_state_is_left_alone():
     state = np.random.get_state()[1].copy()
     small(layer_drop=0.5).train()(torch.randn(2, 32, 128), None)
     assert (np.random.get_state()[1] == state).all()
+
+
+# --- in two parts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+@pytest.mark.parametrize("pooling", ["mean", "statistics"])
+def test_two_parts_make_the_whole(groups: int, pooling: str, kit) -> None:
+    beats = small(pooling=pooling).eval()
+    features, mask = kit.pad(clips(64, 40, 33))
+    lower, upper = beats.split_at(groups)
+    hidden, tokens = lower(features, mask)
+    assert torch.allclose(upper(hidden, tokens), beats(features, mask), atol=1e-6)
+    assert upper.width == beats.width and upper.layer_groups()[0][0] is beats.patch_embedding
+
+
+def test_hidden_states_cut_to_their_length_make_the_whole(kit) -> None:
+    """As a run keeps them: each clip's own tokens, padded again to those of its batch."""
+    beats = small().eval()
+    batch = clips(64, 40, 33)
+    lower, upper = beats.split_at(2)
+    rows = [lower(clip.unsqueeze(0), None)[0][0] for clip in batch]
+    hidden, mask = kit.pad(rows)
+    whole = beats(*kit.pad(batch))
+    assert torch.allclose(upper(hidden, mask), whole, atol=1e-5)
+
+
+def test_token_dropping_ends_before_the_run_does() -> None:
+    beats = small(patch_drop=0.5, patch_drop_until=0.8).train()
+    features = torch.stack(clips(64, 64))
+    seen: list[int] = []
+    beats.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    for progress in (0.0, 0.79, 0.8, 0.99):
+        beats.set_progress(progress)
+        beats(features)
+    assert seen == [16, 16, 32, 32]
+    beats.eval()
+    beats.set_progress(0.0)
+    beats(features)
+    assert seen[-1] == 32, "nothing is dropped in eval"
