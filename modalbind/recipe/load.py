@@ -330,13 +330,20 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
     content = recipe.model_dump(mode="json")
     data = content["data"]
     for source in data["sources"]:
-        if source["kind"] == "manifest":
+        if source["kind"] in ("manifest", "webdataset", "hf") and _is_here(source):
             source["path"] = absolute_path(source["path"])
     if data["root"] is not None:
         data["root"] = absolute_path(data["root"])
     data["exclude"] = [absolute_path(path) for path in data["exclude"]]
     content["anchor"]["spec"] = absolute_spec(content["anchor"]["spec"])
     return Recipe.model_validate(content)
+
+
+def _is_here(source: Mapping[str, Any]) -> bool:
+    """Say whether a source's path is one of this machine: no URL, no name on a hub."""
+    if source["kind"] == "hf":
+        return FilePath(source["path"]).expanduser().exists()
+    return "://" not in source["path"]
 
 
 def _written_out(recipe: Recipe, resolved: Resolved) -> Recipe:
