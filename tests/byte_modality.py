@@ -19,7 +19,7 @@ def make_spec(name: str = "audio", suffixes: tuple[str, ...] = (".flac", ".wav")
 
 
 class Bytes:
-    """Reads a file's name and its bytes, which are those of a number, or the word `broken`."""
+    """Reads a file's suffix and its bytes, which are those of a number, or the word `broken`."""
 
     is_padded = False
 
@@ -27,7 +27,7 @@ class Bytes:
         content = path.read_bytes()
         if content == b"broken":
             raise BrokenSampleError("undecodable", f"{path}: no sound")
-        return path.name, content
+        return path.suffix, content
 
     def content_hash(self, path: Path, key: str) -> bytes:
         return hashlib.sha256(path.read_bytes()).digest()

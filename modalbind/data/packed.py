@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -137,16 +138,19 @@ def _spread_lists(row: Mapping[str, Any], place: str) -> Iterator[dict[str, str]
 
 @contextmanager
 def _as_file(pack: Pack, key: str) -> Iterator[Path]:
-    """Lend the bytes as a file, in a folder that no other process can look into."""
+    """Lend the bytes as a file that this user alone can read."""
     content, suffix = pack.read(key)
-    with tempfile.TemporaryDirectory(prefix="modalbind-") as folder:
-        path = Path(folder, f"sample{suffix if _SUFFIX.fullmatch(suffix) else ''}")
-        path.write_bytes(content)
-        try:
-            yield path
-        except BrokenSampleError as error:
-            detail = error.detail.replace(str(path), key)
-            raise BrokenSampleError(error.reason, detail) from error
+    if not _SUFFIX.fullmatch(suffix):
+        suffix = ""
+    descriptor, name = tempfile.mkstemp(suffix, "modalbind-")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        yield Path(name)
+    except BrokenSampleError as error:
+        raise BrokenSampleError(error.reason, error.detail.replace(name, key)) from error
+    finally:
+        os.unlink(name)
 
 
 def _load(pack: Pack, key: str, modality: Modality) -> Any:

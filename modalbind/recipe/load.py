@@ -296,7 +296,7 @@ def _apply_request(raw: dict[str, Any], request: Request) -> dict[str, Any]:
     if request.data is not None:
         changed["data"] = {
             **_mapping(changed.get("data")),
-            "sources": [_manifest_source(_mapping(changed.get("data")), request.data)],
+            "sources": [_name_source(_mapping(changed.get("data")), request.data)],
         }
     if request.root is not None:
         changed["data"] = {**_mapping(changed.get("data")), "root": request.root}
@@ -308,14 +308,19 @@ def _apply_request(raw: dict[str, Any], request: Request) -> dict[str, Any]:
     return changed
 
 
-def _manifest_source(data: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Return the source for the user's file; a recipe's own single manifest keeps its name."""
-    sources = data.get("sources")
+def kind_of_data(path: str) -> str:
+    """Return the kind of data set that a path given as the data is: shards, or a manifest."""
+    return "webdataset" if path.lower().endswith(".tar") else "manifest"
+
+
+def _name_source(data: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the source for the user's file; the recipe's own, if it is of that kind, stays."""
+    kind, sources = kind_of_data(path), data.get("sources")
     if isinstance(sources, list) and len(sources) == 1:
         source = _mapping(sources[0])
-        if source.get("kind") == "manifest":
+        if source.get("kind") == kind:
             return {**source, "path": path}
-    return {"kind": "manifest", "path": path}
+    return {"kind": kind, "path": path}
 
 
 def _with_spec(anchor: Mapping[str, Any], spec: str) -> dict[str, Any]:

@@ -87,8 +87,8 @@ def test_columns_are_read_as_those_of_a_manifest(tmp_path: Path) -> None:
         Pair("rows#2.audio", "a cow", "fr", group="v1", columns={"label": "", "year": "2003"}),
     )
     assert (dataset.name, dataset.licence, dataset.root) == ("mine", "CC0", tmp_path / "saved")
-    assert dataset.load_sample("rows#0.audio", Bytes()) == ("sample.wav", b"one")
-    assert dataset.load_sample("rows#1.audio", Bytes()) == ("sample.flac", b"two")
+    assert dataset.load_sample("rows#0.audio", Bytes()) == (".wav", b"one")
+    assert dataset.load_sample("rows#1.audio", Bytes()) == (".flac", b"two")
     assert dataset.sample_hash("rows#1.audio", Bytes()) == hashlib.sha256(b"two").digest()
     item = dataset.anchor_item("image", "rows#0.image")
     assert item.content_hash == hashlib.sha256(picture()).digest()
@@ -98,7 +98,7 @@ def test_columns_are_read_as_those_of_a_manifest(tmp_path: Path) -> None:
             dataset.load_sample(key, Bytes())
     again = read(tmp_path / "saved", columns=COLUMNS, name="mine", suffix=".ogg")
     assert again.manifest_hash == dataset.manifest_hash
-    assert again.load_sample("rows#1.audio", Bytes()) == ("sample.ogg", b"two")
+    assert again.load_sample("rows#1.audio", Bytes()) == (".ogg", b"two")
 
 
 def test_rows_that_share_a_key_are_one_sample(tmp_path: Path) -> None:

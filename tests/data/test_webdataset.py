@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tarfile
+import tempfile
 import wave
 from collections import Counter
 from collections.abc import Mapping
@@ -83,7 +84,7 @@ def test_a_sample_is_what_its_members_say(tmp_path: Path) -> None:
         Pair("a-0.tar#2.wav", "cat", group="sub/a-0.tar:a-0.tar#2.wav"),
     )
     assert (dataset.name, dataset.licence, dataset.root) == ("sub/a-0.tar", "CC0", path.parent)
-    assert dataset.load_sample(key, Bytes()) == ("sample.WAV", b"one")
+    assert dataset.load_sample(key, Bytes()) == (".WAV", b"one")
     assert dataset.sample_hash(key, Bytes()) == hashlib.sha256(b"one").digest()
     item = dataset.anchor_item("image", picture)
     assert (item.key, item.content_hash) == (picture, hashlib.sha256(b"two").digest())
@@ -112,7 +113,11 @@ def test_texts_alone_are_samples_of_texts(tmp_path: Path) -> None:
     assert dataset.load_sample(pair.sample, Bytes()).text == "ein Hund"  # type: ignore[arg-type]
 
 
-def test_samples_that_cannot_be_read_are_broken(tmp_path: Path) -> None:
+def test_samples_that_cannot_be_read_are_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lent").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "lent"))
     files = {"1.wav": b"", "1.txt": "a", "2.txt": "b", "3.wav": b"broken", "3.txt": "c",
              "4.wav": bytes(2**20 + 1), "4.txt": "d", "5.wav": b"e", "5.txt": "e"}  # fmt: skip
     dataset = read(write_tar(tmp_path / "a.tar", files), max_sample_mib=1)
@@ -124,6 +129,7 @@ def test_samples_that_cannot_be_read_are_broken(tmp_path: Path) -> None:
             assert error.detail.startswith(pair.sample)
             reasons[pair.text] = error.reason
     assert reasons == {"a": "empty", "b": "missing", "c": "undecodable", "d": "too_large"}
+    assert not list((tmp_path / "lent").iterdir())
 
 
 REFUSED: dict[str, tuple[Files, dict[str, Any], str]] = {
@@ -397,6 +403,8 @@ def build_recipe(folder: Path, pattern: str, **train: Any) -> Recipe:
 
 
 def test_a_run_learns_from_shards(toy_world: Path, shards: str, tmp_path: Path) -> None:
+    planned = pipeline.describe(build_recipe(toy_world, shards))["data"]
+    assert (planned["train_samples"], planned["test_samples"]) == (24, 12)
     run = pipeline.align(build_recipe(toy_world, shards), out=tmp_path / "run")
     report = run.report
     assert (report.data.train_pairs, report.data.test_pairs) == (24, 12)
@@ -409,7 +417,9 @@ def test_a_run_learns_from_shards(toy_world: Path, shards: str, tmp_path: Path) 
     assert row.metrics.hit_at_1.value > 3 * row.metrics.hit_at_1.chance
     again = pipeline.evaluate(run.path)
     assert again.data == report.data and again.retrieval == report.retrieval
-    assert pipeline.describe(build_recipe(toy_world, shards))["data"]
+    other = pipeline.evaluate(run.path, data=Path(shards.replace("000000..", "000003..")))
+    assert 0 < other.data.test_pairs < 12  # with the members that the run's own had
+    assert "000003.." in other.data.name
 
 
 def test_a_run_on_shards_resumes_to_the_same_bytes_and_on_no_others(
