@@ -53,14 +53,14 @@ def build(options: WebDatasetOptions, root: Path | None, modality: ModalitySpec)
     for path in _list_shards(options.path):
         shard, members = index_shard(path)
         name = Path(os.path.relpath(path, folder)).as_posix()
-        files.update(
-            (f"{name}#{each.name}", (len(shards), each.offset, each.size)) for each in members
-        )
-        shards.append(shard)
         for key, sample in _group(members, path).items():
             extensions.update(dict.fromkeys(sample))
             places.append(f"{path}, sample {key}")
-            rows.append(roles.read_row(sample, f"{name}#", key, places[-1]))
+            row, used = roles.read_row(sample, f"{name}#", key, places[-1])
+            rows.append(row)
+            for own, member in used.items():
+                files[own] = len(shards), member.offset, member.size
+        shards.append(shard)
     if not modality.is_text and not any(row[modality.name] in files for row in rows):
         raise ManifestError(
             f"a member for '{modality.name}' asked of {options.path}; its samples have "
@@ -121,7 +121,7 @@ def _list_shards(pattern: str) -> list[Path]:
     names = [pattern]
     if "{" in pattern:
         try:
-            from braceexpand import UnbalancedBracesError, braceexpand
+            from braceexpand import braceexpand
         except ModuleNotFoundError as error:
             raise InputError(
                 f"shards {pattern} asked for; braceexpand, which reads the braces, is not "
@@ -129,7 +129,7 @@ def _list_shards(pattern: str) -> list[Path]:
             ) from error
         try:
             names = list(braceexpand(pattern))
-        except UnbalancedBracesError as error:
+        except ValueError as error:
             raise ManifestError(f"shards {pattern} asked for; {error}; close the braces") from error
     paths = [Path(name).expanduser() for name in names]
     if len(set(paths)) != len(paths):
@@ -178,17 +178,24 @@ class _Roles:
                         f"end in {', '.join(TEXT_SUFFIXES)}; name one"
                     )
 
-    def read_row(self, sample: Members, prefix: str, key: str, place: str) -> dict[str, Any]:
-        """Return what a sample's members say, as the row of a manifest."""
+    def read_row(
+        self, sample: Members, prefix: str, key: str, place: str
+    ) -> tuple[dict[str, Any], Members]:
+        """Return what a sample's members say, as a manifest row, and what it names by key."""
         own = None if self.modality.is_text else self._find_own(sample, place)
         rest = {name: each for name, each in sample.items() if each is not own}
         row = rename_columns(self._read_columns(rest, place), self.options.columns)
         self._add_text(row, rest, place)
+        used = Members()
         picture = self._find("image", rest)
         row["image"] = prefix + picture.name if picture else None
+        if picture:
+            used[row["image"]] = picture
         if not self.modality.is_text:
             row[self.modality.name] = prefix + (own.name if own else key)
-        return row
+        if own:
+            used[row[self.modality.name]] = own
+        return row, used
 
     def _find(self, role: str, sample: Members, default: Sequence[str] = ()) -> Member | None:
         wanted = self.asked.get(role, default)
