@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import wave
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from modalbind.errors import BrokenSampleError
@@ -16,6 +19,15 @@ def make_spec(name: str = "audio", suffixes: tuple[str, ...] = (".flac", ".wav")
         name=name, summary="", api_version=1, build="x:y", unit="", suffixes=suffixes,
         default_recipe="", quickstart_recipe="", is_text=name == "text",
     )  # fmt: skip
+
+
+def make_sound(seed: int) -> bytes:
+    """Return a quarter of a second of noise as a wav file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as sound:
+        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+        sound.writeframes(np.random.default_rng(seed).bytes(2 * 4000))
+    return buffer.getvalue()
 
 
 class Bytes:

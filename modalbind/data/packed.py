@@ -59,7 +59,7 @@ def build_dataset(
     Args:
         pack: Reads samples and pictures.
         rows: One for each sample, columns named as in a manifest; any of the known columns may
-            be a list: one row of a manifest for each of its values.
+            be a list: one row of a manifest for each of its values. Other lists are left out.
         places: Where each row stands, for messages.
         options: Of the data set, with a name.
         root: Folder of side files.
@@ -128,10 +128,11 @@ def _spread_lists(row: Mapping[str, Any], place: str) -> Iterator[dict[str, str]
     if len(lengths) > 1:
         found = ", ".join(f"{len(values)} of {name}" for name, values in lists.items())
         raise ManifestError(f"{place}: lists of one length asked for; found {found}; mend them")
+    single = {k: v for k, v in row.items() if k in KNOWN_COLUMNS or not isinstance(v, list | dict)}
     for number in range(max(lengths | {1})):
         values = {name: each[number] if each else None for name, each in lists.items()}
         try:
-            yield to_row({**row, **values})
+            yield to_row({**single, **values})
         except ValueError as error:
             raise ManifestError(f"{place}: {error}; mend it") from error
 

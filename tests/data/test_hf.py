@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import huggingface_hub
 import pyarrow as pa
 import pytest
 import toy
-from byte_modality import Bytes, make_spec
+from byte_modality import Bytes, make_sound, make_spec
 
 from modalbind import pipeline
 from modalbind.data.files import FileDataset
 from modalbind.data.options import HfOptions
 from modalbind.errors import BrokenSampleError, ManifestError
 from modalbind.interfaces import ModalitySpec
+from modalbind.testing import check_dataset
 from modalbind.types import Pair
 
 datasets = pytest.importorskip("datasets")
@@ -96,6 +98,8 @@ def test_columns_are_read_as_those_of_a_manifest(tmp_path: Path) -> None:
     for key in ("rows#2.audio", "rows#3.audio", "rows#0.label", "other#0.audio", "x"):
         with pytest.raises(BrokenSampleError, match=f"missing: {key}"):
             dataset.load_sample(key, Bytes())
+    sent = pickle.loads(pickle.dumps(dataset))  # as to a worker process
+    assert sent.load_sample("rows#1.audio", Bytes()) == (".flac", b"two")
     again = read(tmp_path / "saved", columns=COLUMNS, name="mine", suffix=".ogg")
     assert again.manifest_hash == dataset.manifest_hash
     assert again.load_sample("rows#1.audio", Bytes()) == (".ogg", b"two")
@@ -268,3 +272,15 @@ def test_a_run_learns_from_a_table(toy_world: Path, tmp_path: Path) -> None:
     assert row.metrics.hit_at_1.value > 3 * row.metrics.hit_at_1.chance
     again = pipeline.evaluate(run.path)
     assert again.data == run.report.data and again.retrieval == run.report.retrieval
+
+
+def test_tables_keep_the_contract_of_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("modalbind_audio")
+    monkeypatch.setenv("MODALBIND_PLUGINS", "audio")
+    sounds = [{"bytes": make_sound(number), "path": "a.wav"} for number in range(3)]
+    table = datasets.Dataset.from_dict({"audio": sounds, "text": list("abc")})
+    table.save_to_disk(tmp_path / "saved")
+    report = check_dataset("hf", {"path": str(tmp_path / "saved")})
+    assert [result for result in report.results if result.status != "passed"] == []

@@ -10,19 +10,18 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import shutil
 import tarfile
 import tempfile
-import wave
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import toy
-from byte_modality import Bytes, make_spec
+from byte_modality import Bytes, make_sound, make_spec
 from torch.utils.data import DataLoader
 
 from modalbind import pipeline
@@ -68,6 +67,7 @@ def test_a_sample_is_what_its_members_say(tmp_path: Path) -> None:
     columns = {
         "caption": ["a dog", "ein Hund"], "language": ["en", "de"], "group": "g", "split": "test",
         "positive_key": "k", "fold": 2, "label": "dog", "n": None,
+        "boxes": [1, 2], "original": {"a": 1},
     }  # fmt: skip
     path = write_tar(
         tmp_path / "sub" / "a-0.tar",
@@ -90,6 +90,12 @@ def test_a_sample_is_what_its_members_say(tmp_path: Path) -> None:
     assert (item.key, item.content_hash) == (picture, hashlib.sha256(b"two").digest())
     with pytest.raises(BrokenSampleError, match=r"undecodable: a-0.tar#x/1.jpg: cannot identify"):
         item.load()
+
+
+def test_a_worker_process_can_have_it(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"1.wav": b"one", "1.txt": "a"})
+    sent = pickle.loads(pickle.dumps(read(path)))
+    assert sent.load_sample("a.tar#1.wav", Bytes()) == (".wav", b"one")
 
 
 def test_a_picture_is_decoded(tmp_path: Path) -> None:
@@ -455,11 +461,7 @@ def test_shards_keep_the_contract_of_data_sets(
     monkeypatch.setenv("MODALBIND_PLUGINS", "audio")
     files: dict[str, Any] = {}
     for number in range(3):
-        buffer = io.BytesIO()
-        with wave.open(buffer, "wb") as sound:
-            sound.setparams((1, 2, 16_000, 0, "NONE", ""))
-            sound.writeframes(np.random.default_rng(number).bytes(2 * 4000))
-        files |= {f"{number}.wav": buffer.getvalue(), f"{number}.txt": f"sound {number}"}
+        files |= {f"{number}.wav": make_sound(number), f"{number}.txt": f"sound {number}"}
     path = write_tar(tmp_path / "a.tar", files)
     report = check_dataset("webdataset", {"path": str(path)})
     assert [result for result in report.results if result.status != "passed"] == []
