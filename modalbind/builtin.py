@@ -12,7 +12,7 @@ from modalbind.anchors.options import (
     PrecomputedOptions,
     TransformersOptions,
 )
-from modalbind.data.options import ManifestOptions, WorldOptions
+from modalbind.data.options import HfOptions, ManifestOptions, WebDatasetOptions, WorldOptions
 from modalbind.hookspecs import hookimpl
 from modalbind.interfaces import API_VERSION, AnchorSpec, DatasetSpec, ObjectiveSpec
 from modalbind.objectives.options import InfoNceOptions, RegressionOptions, SigmoidOptions
@@ -64,7 +64,7 @@ def modalbind_anchors() -> list[AnchorSpec]:
 
 @hookimpl
 def modalbind_datasets() -> list[DatasetSpec]:
-    """Return the two data sets that serve every modality."""
+    """Return the data sets that serve every modality."""
     return [
         DatasetSpec(
             name="manifest",
@@ -72,6 +72,22 @@ def modalbind_datasets() -> list[DatasetSpec]:
             api_version=API_VERSION,
             build="modalbind.data.manifest:build",
             options=ManifestOptions,
+            modality="*",
+        ),
+        DatasetSpec(
+            name="webdataset",
+            summary="Your own pairs in tar shards, read in place (modalbind[webdataset]).",
+            api_version=API_VERSION,
+            build="modalbind.data.webdataset:build",
+            options=WebDatasetOptions,
+            modality="*",
+        ),
+        DatasetSpec(
+            name="hf",
+            summary="Pairs of a Hugging Face data set, from the hub or a folder (modalbind[hf]).",
+            api_version=API_VERSION,
+            build="modalbind.data.hf:build",
+            options=HfOptions,
             modality="*",
         ),
         DatasetSpec(

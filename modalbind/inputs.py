@@ -27,6 +27,7 @@ from modalbind.data.loader import AnchorBank
 from modalbind.data.prepare import PreparedData, keep_fractions, prepare_data
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.store import SampleStore, has_files
+from modalbind.data.webdataset import shared_folder
 from modalbind.errors import (
     AnchorError,
     BrokenSampleError,
@@ -41,7 +42,12 @@ from modalbind.interfaces import Modality, PairedDataset
 from modalbind.languages import LanguageTable, find_table
 from modalbind.plugin_manager import build, nearest
 from modalbind.recipe import Recipe, Resolved
-from modalbind.recipe.schema import CalibrationSection, EvaluationSection, ZeroShotSection
+from modalbind.recipe.schema import (
+    CalibrationSection,
+    Choice,
+    EvaluationSection,
+    ZeroShotSection,
+)
 from modalbind.types import AnchorItem
 
 logger = logging.getLogger(__name__)
@@ -126,9 +132,8 @@ def place_side_files(recipe: Recipe, base: Path) -> EvaluationSection:
         base: Folder of the other pairs; what lies there wins over what the run was tested with.
     """
     section = recipe.evaluation
-    manifests = [source for source in recipe.data.sources[:1] if source.kind == "manifest"]
     homes = [Path(recipe.data.root)] if recipe.data.root is not None else []
-    homes += [Path(str(source.options["path"])).parent for source in manifests]
+    homes += [folder for source in recipe.data.sources[:1] if (folder := _find_home(source))]
 
     def place(name: str) -> str:
         is_there = not homes or (base / Path(name).expanduser()).exists()
@@ -145,6 +150,16 @@ def place_side_files(recipe: Recipe, base: Path) -> EvaluationSection:
     return section.model_copy(
         update={"links": links, "zero_shot": zero_shot, "calibration": calibration}
     )
+
+
+def _find_home(source: Choice) -> Path | None:
+    """Return the folder that the side files of the user's own pairs lie in; None if it is none."""
+    path = Path(str(source.options.get("path", ""))).expanduser()
+    if source.kind == "manifest":
+        return path.parent
+    if source.kind == "webdataset":
+        return shared_folder(str(path))
+    return path if source.kind == "hf" and path.is_dir() else None
 
 
 def build_datasets(resolved: Resolved) -> tuple[list[PairedDataset], list[float]]:

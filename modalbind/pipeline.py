@@ -27,6 +27,7 @@ from modalbind.closed_form import fit_head
 from modalbind.cost import CostMeter
 from modalbind.data.loader import Augmentations, FeatureSet, Known, Lengths, TrainingBatches
 from modalbind.data.samples import Sample, list_anchors
+from modalbind.data.webdataset import shared_folder
 from modalbind.encoders import Tower, build_tower
 from modalbind.engine import build_engine
 from modalbind.errors import (
@@ -44,7 +45,7 @@ from modalbind.inputs import RunInputs, open_inputs, place_side_files
 from modalbind.measure import add_controls, build_protocol, measure
 from modalbind.plugin_manager import build, load_plugins
 from modalbind.progress import Progress
-from modalbind.recipe import Recipe, Resolved, resolve
+from modalbind.recipe import Recipe, Resolved, kind_of_data, resolve
 from modalbind.recipe.schema import CalibrationSection, Choice, Solver
 from modalbind.report import RunReport, read_report, write_report
 from modalbind.reporting import Measured, build_report
@@ -579,16 +580,21 @@ def _sigterm_noted() -> Iterator[Callable[[], bool]]:
 
 
 def change_data(recipe: Recipe, data: Path, root: Path | None, **options: object) -> Recipe:
-    """Return the recipe with another manifest as its only data.
+    """Return the recipe with another manifest, or other shards, as its only data.
 
     Args:
         recipe: Of the run.
-        data: The manifest.
+        data: The manifest, or the pattern of shards, which are read as the run's own were.
         root: Folder of its paths; default: the manifest's.
-        options: Further options of the manifest.
+        options: Further options of a manifest.
     """
-    source = Choice.model_validate({"kind": "manifest", "path": str(data), **options})
+    kind = kind_of_data(str(data))
+    if kind != "manifest":
+        own = [source.options for source in recipe.data.sources[:1] if source.kind == kind]
+        reading = ("members", "columns", "language")
+        options = {name: each[name] for each in own for name in reading if name in each}
+    source = Choice.model_validate({"kind": kind, "path": str(data), **options})
     update = {"sources": (source,), "test_fold": None, "root": None if root is None else str(root)}
     section = recipe.data.model_copy(update=update)
-    evaluation = place_side_files(recipe, data.parent if root is None else root)
+    evaluation = place_side_files(recipe, shared_folder(str(data)) if root is None else root)
     return recipe.model_copy(update={"data": section, "evaluation": evaluation})

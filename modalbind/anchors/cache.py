@@ -44,26 +44,16 @@ from modalbind.anchors.upkeep import (
     list_spaces,
     prune,
 )
+from modalbind.cache_root import ROOT_VARIABLE, default_root
 from modalbind.errors import ModalbindError
 
 logger = logging.getLogger(__name__)
 
-ROOT_VARIABLE = "MODALBIND_CACHE"
 # A merge rewrites what it merges: shards above this many rows are left alone, and the small
 # ones are merged when there are this many, so a row is rewritten about five times in its life.
 SMALL_ROWS = 262_144
 MAX_SMALL_SHARDS = 8
 _MERGE_ROWS = 8192
-
-
-def default_root() -> Path:
-    """Return `MODALBIND_CACHE`, or else `modalbind` in the platform's folder for caches."""
-    chosen = os.environ.get(ROOT_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("modalbind", appauthor=False))
 
 
 @dataclass(slots=True)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 DataFile = Annotated[
-    str | None, typer.Option("--data", help="Your pairs: CSV, JSONL or Parquet.", metavar="FILE")
+    str | None,
+    typer.Option("--data", help="Your pairs: CSV, JSONL, Parquet, .tar shards.", metavar="FILE"),
 ]
 Anchor = Annotated[
     str | None, typer.Option("--anchor", help="Anchor space, kind:source[@tag].", metavar="SPEC")

@@ -64,16 +64,18 @@ def hash_file(path: Path) -> bytes:
 class SampleReader:
     """How samples are read that are no files of their own, such as rows of one large file.
 
-    Both are called with a key and the modality, from several threads and from worker processes:
-    they must be picklable (functions of a module, or `functools.partial` of such).
+    All are called from several threads and from worker processes, the first two with a key and the
+    modality: they must be picklable (functions of a module, or `functools.partial` of such).
 
     Attributes:
         load: Returns the plugin's own sample type; raises `BrokenSampleError`.
         hash: Returns 32 bytes that identify the sample's content and all that `load` depends on.
+        picture: Returns the picture with that key, or None if it is a file; None: all are files.
     """
 
     load: Callable[[str, Modality], Any]
     hash: Callable[[str, Modality], bytes]
+    picture: Callable[[str], AnchorItem | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,10 @@ class FileDataset:
                 f"anchor side '{modality}' asked of data set {self.name}; it pairs samples with "
                 "text and image; set anchor.sides to those"
             )
+        if self.reader is not None and self.reader.picture is not None:
+            found = self.reader.picture(key)
+            if found is not None:
+                return found
         key = relative_key(self.root, key)
         path = join_inside(self.root, key)
         # A table of vectors knows a picture by its key and needs no file; hashing is tried late.

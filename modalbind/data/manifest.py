@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -118,35 +118,44 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def build_pairs(
-    rows: Sequence[dict[str, str]], modality: ModalitySpec, path: Path
+    rows: Sequence[dict[str, str]],
+    modality: ModalitySpec,
+    path: Path | str,
+    places: Sequence[str] = (),
 ) -> Iterator[Pair]:
     """Turn rows into pairs.
+
+    Args:
+        rows: As text by column.
+        modality: Of the samples.
+        path: What they were read from, for messages.
+        places: Where each row stands, for messages; default: its number.
 
     Raises:
         ManifestError: For a missing column, an empty cell that is needed, or a sample whose rows
             disagree about its split, fold or group.
     """
     _check_columns(rows[0], modality.name, path)
-    places = [f"{path}, row {number}" for number, _ in enumerate(rows, start=1)]
+    places = places or [f"{path}, row {number}" for number, _ in enumerate(rows, start=1)]
     pairs = [_build_pair(row, modality, place) for row, place in zip(rows, places, strict=True)]
     if modality.is_text:
         pairs = _join_groups(pairs)
-    yield from _check_places(pairs, path)
+    yield from _check_places(pairs, places)
 
 
-def _check_places(pairs: Sequence[Pair], path: Path) -> Iterator[Pair]:
+def _check_places(pairs: Sequence[Pair], places: Sequence[str]) -> Iterator[Pair]:
     first_seen: dict[str, tuple[str, str, str]] = {}
-    for number, pair in enumerate(pairs, start=1):
+    for pair, where in zip(pairs, places, strict=True):
         place = (pair.split, pair.fold, pair.group)
         if first_seen.setdefault(pair.sample, place) != place:
             raise ManifestError(
-                f"{path}, row {number}: sample '{pair.sample}' stands in (split, fold, group) "
+                f"{where}: sample '{pair.sample}' stands in (split, fold, group) "
                 f"{place}; an earlier row says {first_seen[pair.sample]}; make them agree"
             )
         yield pair
 
 
-def _check_columns(row: dict[str, str], modality: str, path: Path) -> None:
+def _check_columns(row: dict[str, str], modality: str, path: Path | str) -> None:
     if modality not in row:
         near = get_close_matches(modality, row, n=1)
         hint = f"did you mean '{near[0]}'? rename it" if near else "add it"
@@ -232,7 +241,7 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, str]]:
                 raise ValueError(f"line {number} is not JSON: {error.msg}") from error
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is not an object")
-            yield _to_row(row)
+            yield to_row(row)
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, str]]:
@@ -240,10 +249,11 @@ def _read_parquet(path: Path) -> Iterator[dict[str, str]]:
 
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
         for row in batch.to_pylist():
-            yield _to_row(row)
+            yield to_row(row)
 
 
-def _to_row(row: dict[str, Any]) -> dict[str, str]:
+def to_row(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row's values as text; raises `ValueError` if one that we know is no single value."""
     for name in KNOWN_COLUMNS:
         if isinstance(row.get(name), list | dict):
             raise ValueError(f"column '{name}' holds {row[name]!r}, not one value a row")

@@ -43,6 +43,73 @@ class ManifestOptions(DatasetOptions):
     )
 
 
+class PackedOptions(DatasetOptions):
+    """What options of samples within larger files have in common."""
+
+    path: str = Field(min_length=1, description="Where the files are.")
+    name: str = Field(
+        default="", description="Name in the report; empty takes the last two parts of the path."
+    )
+    licence: str = Field(default="", description="Licence of the data, stated in the report.")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Published name of a column by the name that a manifest would give it, such "
+        "as `{text: caption, group: video_id}`; default: the same names.",
+    )
+    language: str = Field(
+        default="en", description="Language tag of texts where no column says it."
+    )
+    max_sample_mib: int = Field(
+        default=512, ge=1, description="Larger samples and pictures are broken ones, in MiB."
+    )
+
+
+class WebDatasetOptions(PackedOptions):
+    """Shards of webdataset."""
+
+    path: str = Field(
+        min_length=1,
+        description="Tar files, on a disk: one, or several by braces as in "
+        "`train-{000000..000099}.tar`.",
+    )
+    members: dict[str, str] = Field(
+        default_factory=dict,
+        description="Which member of a sample is what, by all that follows the first dot of its "
+        "name: of the modality (default: the one with a suffix that it reads), `text` (default: "
+        "`txt`), `json` (columns; default: `json`) and `image` (default: none); `jpg;png` takes "
+        "the first that is there.",
+    )
+    split: Literal["train", "val", "test"] | None = Field(
+        default=None, description="Split that all samples count as, whatever the shards say."
+    )
+
+
+class HfOptions(PackedOptions):
+    """A data set of the `datasets` library.
+
+    Where `columns` names a `key`, rows that share it are one sample: that of the first of them.
+    """
+
+    path: str = Field(
+        min_length=1,
+        description="`owner/name` on the hub, or a folder: of files that `load_dataset` reads, or "
+        "written by `save_to_disk`.",
+    )
+    subset: str | None = Field(default=None, description="Configuration of the data set.")
+    revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
+    split: str | None = Field(
+        default=None,
+        description="Published split, such as `train`; default: all. Rows count as the split of "
+        "that name (`validation` as `val`), unless a column `split` says otherwise; where there is "
+        "one split and none is asked for, they count as none.",
+    )
+    suffix: str = Field(
+        default="",
+        description="Suffix of the files that samples would be, such as `.wav`; default: that of "
+        "the path beside their bytes.",
+    )
+
+
 class WorldOptions(DatasetOptions):
     """The generated world of the quick starts: how many scenes of each split."""
 

@@ -304,7 +304,7 @@ def _apply_request(raw: dict[str, Any], request: Request) -> dict[str, Any]:
     if request.data is not None:
         changed["data"] = {
             **_mapping(changed.get("data")),
-            "sources": [_manifest_source(_mapping(changed.get("data")), request.data)],
+            "sources": [_name_source(_mapping(changed.get("data")), request.data)],
         }
     if request.root is not None:
         changed["data"] = {**_mapping(changed.get("data")), "root": request.root}
@@ -316,14 +316,19 @@ def _apply_request(raw: dict[str, Any], request: Request) -> dict[str, Any]:
     return changed
 
 
-def _manifest_source(data: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Return the source for the user's file; a recipe's own single manifest keeps its name."""
-    sources = data.get("sources")
+def kind_of_data(path: str) -> str:
+    """Return the kind of data set that a path given as the data is: shards, or a manifest."""
+    return "webdataset" if path.lower().endswith(".tar") else "manifest"
+
+
+def _name_source(data: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the source for the user's file; the recipe's own, if it is of that kind, stays."""
+    kind, sources = kind_of_data(path), data.get("sources")
     if isinstance(sources, list) and len(sources) == 1:
         source = _mapping(sources[0])
-        if source.get("kind") == "manifest":
+        if source.get("kind") == kind:
             return {**source, "path": path}
-    return {"kind": "manifest", "path": path}
+    return {"kind": kind, "path": path}
 
 
 def _with_spec(anchor: Mapping[str, Any], spec: str) -> dict[str, Any]:
@@ -338,13 +343,20 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
     content = recipe.model_dump(mode="json")
     data = content["data"]
     for source in data["sources"]:
-        if source["kind"] == "manifest":
+        if source["kind"] in ("manifest", "webdataset", "hf") and _is_here(source):
             source["path"] = absolute_path(source["path"])
     if data["root"] is not None:
         data["root"] = absolute_path(data["root"])
     data["exclude"] = [absolute_path(path) for path in data["exclude"]]
     content["anchor"]["spec"] = absolute_spec(content["anchor"]["spec"])
     return Recipe.model_validate(content)
+
+
+def _is_here(source: Mapping[str, Any]) -> bool:
+    """Say whether a source's path is one of this machine: no URL, no name on a hub."""
+    if source["kind"] == "hf":
+        return FilePath(source["path"]).expanduser().exists()
+    return "://" not in source["path"]
 
 
 def _written_out(recipe: Recipe, resolved: Resolved) -> Recipe:

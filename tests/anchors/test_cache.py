@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalbind.anchors import cache as cache_module
-from modalbind.anchors.cache import MAX_SMALL_SHARDS, AnchorCache, default_root
+from modalbind.anchors.cache import MAX_SMALL_SHARDS, AnchorCache
 from modalbind.anchors.shards import DamagedFileError, Keys, Vectors, as_keys
+from modalbind.cache_root import default_root
 from modalbind.errors import AnchorError, ModalbindError
 
 SPACE = "f" * 64

@@ -105,9 +105,7 @@ class Bench:
 
     def change(self, overrides: Sequence[str], seed: int) -> Bench:
         """Return the same data under a recipe with other options."""
-        request = Request(
-            modality=self.recipe.modality.name, seed=seed, overrides=tuple(overrides)
-        )
+        request = Request(modality=self.recipe.modality.name, seed=seed, overrides=tuple(overrides))
         resolved = resolve(build_request(request, load_plugins()), load_plugins())
         return Bench(resolved, self.inputs, self.cache)
 
@@ -153,7 +151,11 @@ def embed_training_anchors(bench: Bench) -> None:
     recipe, resolved = bench.recipe, bench.resolved
     with tempfile.TemporaryDirectory() as folder:
         anchor = open_anchor(
-            recipe.anchor, resolved.anchor, AnchorCache(Path(folder)), "cpu", resolved.anchor_options
+            recipe.anchor,
+            resolved.anchor,
+            AnchorCache(Path(folder)),
+            "cpu",
+            resolved.anchor_options,
         )
         for side in recipe.anchor.sides:
             anchor.embed(side, _list_items(bench, side))

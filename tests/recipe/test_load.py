@@ -247,6 +247,33 @@ def test_a_single_manifest_keeps_its_name_and_licence(shipped, plugins):
     assert recipe.data.sources[0].options == {"path": "/new.csv", "licence": "CC0"}
 
 
+def test_shards_are_data_too(shipped, plugins, tmp_path):
+    recipe = build_request(Request(recipe="quickstart", data="s/{0..9}.tar"), plugins)
+    (source,) = recipe.data.sources
+    assert (source.kind, source.options) == ("webdataset", {"path": f"{tmp_path}/s/{{0..9}}.tar"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "is_here"),
+    [
+        ("webdataset", "https://host/{0..9}.tar", False),
+        ("hf", "owner/name", False),
+        ("hf", "mine", True),
+    ],
+)
+def test_only_a_path_of_this_machine_becomes_absolute(
+    shipped, plugins, tmp_path, kind, path, is_here
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "own.yaml").write_text(
+        "modality: {name: smell}\nencoder: {kind: nose}\n"
+        f"data: {{sources: [{{kind: {kind}, path: '{path}'}}]}}\n"
+    )
+    recipe = build_request(Request(recipe=str(tmp_path / "own.yaml")), plugins)
+    found = recipe.data.sources[0].options["path"]
+    assert found == (f"{tmp_path}/{path}" if is_here else path)
+
+
 def test_another_kind_of_anchor_drops_the_options_of_the_first(write, plugins):
     path = write(GOOD.replace('laion"}', 'laion", options: {device: cpu}}'))
     kept = build_request(Request(recipe=path, anchor="openclip:other"), plugins)
