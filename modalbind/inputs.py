@@ -34,6 +34,7 @@ from modalbind.evaluation.zero_shot import build_prompts, compute_class_vectors,
 from modalbind.interfaces import Modality, PairedDataset
 from modalbind.languages import LanguageTable, find_table
 from modalbind.plugin_manager import build, nearest
+from modalbind.processes import join
 from modalbind.recipe import Recipe, Resolved
 from modalbind.recipe.schema import CalibrationSection, EvaluationSection, ZeroShotSection
 from modalbind.types import AnchorItem
@@ -545,9 +546,39 @@ def _embed_banks(
             on_progress(f"anchor embeddings of {modality}", done, total)
 
         if items:
-            vectors = anchor.embed(modality, list(items.values()), report)
+            vectors = _embed_together(anchor, modality, list(items.values()), report)
         else:
             vectors = torch.zeros(0, anchor.dim)
         rows = {key: row for row, key in enumerate(items)}
         banks[modality] = AnchorBank(modality, rows, vectors)
     return banks
+
+
+def _embed_together(
+    anchor: OpenAnchor,
+    modality: str,
+    items: Sequence[AnchorItem],
+    on_progress: Callable[[int, int], None],
+) -> Tensor:
+    """Embed items in all processes; each computes its share of them into the cache first.
+
+    A share goes by content, so it does not matter who finds what in the cache already. Where
+    the processes have no cache in common, each computes what it still lacks.
+    """
+    processes = join()
+    if processes.count == 1 or anchor.is_table:
+        return anchor.embed(modality, items, on_progress)
+    before = anchor.reused
+    own = [
+        item
+        for item in items
+        if int.from_bytes(item.content_hash[:8], "big") % processes.count == processes.rank
+    ]
+    computed = anchor.computed
+    anchor.embed(modality, own, on_progress)
+    total = processes.meet(anchor.computed - computed)
+    anchor.reused = before
+    vectors = anchor.embed(modality, items)
+    # What others have computed for this run is not reused by it.
+    anchor.computed, anchor.reused = computed + total, anchor.reused - total
+    return vectors

@@ -7,19 +7,18 @@ objective, run directory, evaluation, report.
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from modalbind.anchors.cache import AnchorCache
 from modalbind.checkpoint import write_file
@@ -34,14 +33,17 @@ from modalbind.errors import (
     BrokenSampleError,
     DataError,
     InputError,
+    RecipeError,
     RunError,
 )
 from modalbind.evaluation.pools import UNIMODAL_LANGUAGE
 from modalbind.evaluation.protocol import Protocol
 from modalbind.export import check_output, write_embeddings
 from modalbind.inputs import RunInputs, open_inputs, place_side_files
+from modalbind.loop import take_steps
 from modalbind.measure import add_controls, build_protocol, measure
 from modalbind.plugin_manager import build, load_plugins
+from modalbind.processes import join
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, resolve
 from modalbind.recipe.schema import CalibrationSection, Choice
@@ -61,9 +63,6 @@ from modalbind.selection import Selection
 from modalbind.training import Aligner
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINTS_PER_RUN = 10
-SIGTERM_EXIT_CODE = 143
 
 
 def align(
@@ -89,8 +88,10 @@ def align(
     """
     resolved = resolve(recipe, load_plugins())
     recipe = resolved.recipe
-    directory = RunDirectory(out or (latest_run_path() if resume else default_run_path(recipe)))
-    progress, meter = Progress(console), CostMeter()
+    processes = join()
+    first = processes.is_first
+    directory = RunDirectory(Path(processes.share(lambda: str(_choose_path(recipe, out, resume)))))
+    progress, meter = Progress(console if first else None), CostMeter()
     accelerator = build_engine(recipe, directory.path)
 
     def read_all() -> RunInputs:
@@ -98,25 +99,46 @@ def align(
         device = str(accelerator.device)
         return open_inputs(resolved, AnchorCache(), device, progress.count, calibration=kept)
 
-    with directory.lock(), meter:
+    def start() -> bool:
+        return directory.start(recipe, resume=resume, force=force)
+
+    # What is shared is done by the first process alone, which has the run directory to itself.
+    with directory.lock() if first else nullcontext(), meter:
         # What is to be replaced stays until its replacement is known to be possible.
         ready = read_all() if force else None
-        goes_on = directory.start(recipe, resume=resume, force=force)
-        if goes_on and directory.is_finished():
-            point_latest(directory.path)
+        goes_on = processes.share(start)
+        if goes_on and processes.share(directory.is_finished):
+            if first:
+                point_latest(directory.path)
             progress.say(f"{directory.path} is finished already")
             return Run(directory.path)
-        with directory.discarded_if_refused(is_new=not goes_on):
+        with directory.discarded_if_refused(is_new=first and not goes_on):
             inputs = ready or read_all()
-            _record_identity(directory, inputs, recipe.anchor.sides)
-        point_latest(directory.path)
-        tower = _train(resolved, inputs, directory, accelerator, progress, meter)
-        rules = build_protocol(directory, recipe)
-        measured = measure(resolved, inputs, tower, rules)
-        device = str(accelerator.device)
-        report = build_report(recipe, inputs, directory, measured, meter, device)
-        write_report(report, directory.path)
+            processes.share(lambda: _record_identity(directory, inputs, recipe.anchor.sides))
+        _train(resolved, inputs, directory, accelerator, progress, meter)
+        device = accelerator.device
+        processes.share(lambda: _conclude(resolved, inputs, directory, device, meter))
     return Run(directory.path)
+
+
+def _choose_path(recipe: Recipe, out: Path | None, resume: bool) -> Path:
+    return out or (latest_run_path() if resume else default_run_path(recipe))
+
+
+def _conclude(
+    resolved: Resolved,
+    inputs: RunInputs,
+    directory: RunDirectory,
+    device: torch.device,
+    meter: CostMeter,
+) -> None:
+    """Measure the tower as it was published, and write the report."""
+    tower = load_tower(directory, resolved, inputs.anchor.dim).to(device)
+    measured = measure(resolved, inputs, tower, build_protocol(directory, resolved.recipe))
+    if (count := join().count) > 1:
+        measured.notes.append(f"{count} processes trained; the cost is that of the first")
+    report = build_report(resolved.recipe, inputs, directory, measured, meter, str(device))
+    write_report(report, directory.path)
 
 
 def evaluate(
@@ -372,6 +394,7 @@ def _record_identity(directory: RunDirectory, inputs: RunInputs, sides: Collecti
     directory.write_broken(inputs.data.broken)
     if anchor.calibration is not None:
         write_file(directory.calibration_file, anchor.calibration.to_bytes())
+    point_latest(directory.path)
 
 
 def _list_changed(directory: RunDirectory, inputs: RunInputs) -> list[str]:
@@ -415,6 +438,12 @@ def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
     stages: dict[str, list[Any]] = {"sample": [], "features": [], "batch": []}
     for spec, options in resolved.augmentations:
         stages[spec.stage].append(build(spec, options, inputs.modality))
+    processes = join()
+    if stages["batch"] and processes.count > 1:
+        raise RecipeError(
+            f"an augmentation of whole batches by {processes.count} processes asked for; each has "
+            "only its own rows of a batch; leave it out, or train with one process"
+        )
     features = FeatureSet(
         inputs.data.train,
         inputs.data.store,
@@ -429,7 +458,19 @@ def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
         batch_size=recipe.train.batch_size,
         source_weights=inputs.data.weights,
         workers=recipe.data.workers,
+        share=(processes.rank, processes.count),
     )
+
+
+def _check_rows_apart(tower: Tower) -> None:
+    """Refuse a tower that mixes rows of a batch where each process has only its own."""
+    count = join().count
+    mixes = any(isinstance(m, _BatchNorm) and m.training for m in tower.train().modules())
+    if count > 1 and mixes:
+        raise RecipeError(
+            f"training by {count} processes asked for; the tower has batch normalisation, which "
+            "would see the rows of one process alone; freeze it, or train with one process"
+        )
 
 
 def _count_steps(recipe: Recipe, batches: TrainingBatches) -> int:
@@ -446,23 +487,34 @@ def _train(
     accelerator: Accelerator,
     progress: Progress,
     meter: CostMeter,
-) -> Tower:
-    """Train until the recipe says stop, publish the tower, and return it as published."""
-    if not directory.tower_note.exists():
-        tower = _build_tower(resolved, inputs)
-        describe_encoder(tower)  # what could not be loaded again is refused before it is trained
-        if (solver := resolved.recipe.train.solver) != "adamw":
-            strength = fit_head(tower.to(accelerator.device), inputs, resolved.recipe)
-            meter.pairs_seen += len(inputs.data.train)
-            with_strength = f", strength {strength:.3g}" if solver == "ridge" else ""
-            progress.say(f"linear head in closed form, {solver}{with_strength}")
-        else:
-            _train_by_steps(tower, resolved, inputs, directory, accelerator, progress, meter)
+) -> None:
+    """Train until the recipe says stop, and publish the tower."""
+    processes = join()
+    if processes.share(directory.tower_note.exists):
+        meter.go_on_from(directory.read_cost())
+        return
+    tower = _build_tower(resolved, inputs)
+    describe_encoder(tower)  # what could not be loaded again is refused before it is trained
+    if resolved.recipe.train.solver == "adamw":
+        _train_by_steps(tower, resolved, inputs, directory, accelerator, progress, meter)
+    elif processes.is_first:
+        _fit_head(tower.to(accelerator.device), resolved, inputs, progress, meter)
+
+    def publish() -> None:
         directory.log_cost(meter.read())
         publish_tower(directory, tower, inputs.anchor.fingerprint)
-    else:
-        meter.go_on_from(directory.read_cost())
-    return load_tower(directory, resolved, inputs.anchor.dim).to(accelerator.device)
+
+    processes.share(publish)
+
+
+def _fit_head(
+    tower: Tower, resolved: Resolved, inputs: RunInputs, progress: Progress, meter: CostMeter
+) -> None:
+    strength = fit_head(tower, inputs, resolved.recipe)
+    meter.pairs_seen += len(inputs.data.train)
+    solver = resolved.recipe.train.solver
+    with_strength = f", strength {strength:.3g}" if solver == "ridge" else ""
+    progress.say(f"linear head in closed form, {solver}{with_strength}")
 
 
 def _train_by_steps(
@@ -475,6 +527,7 @@ def _train_by_steps(
     meter: CostMeter,
 ) -> None:
     batches = _build_batches(resolved, inputs)
+    _check_rows_apart(tower)
     aligner = Aligner(
         tower,
         build(resolved.objective, resolved.objective_options),
@@ -487,68 +540,13 @@ def _train_by_steps(
     selection = Selection(resolved.recipe, inputs, directory)
     accelerator.init_trackers(resolved.recipe.name or "modalbind", {"seed": resolved.recipe.seed})
     try:
-        _loop(aligner, batches, selection, directory, progress, meter)
+        take_steps(aligner, batches, selection, directory, progress, meter)
     finally:
-        accelerator.end_training()
-    selection.restore_best(aligner)
-
-
-def _loop(
-    aligner: Aligner,
-    batches: TrainingBatches,
-    selection: Selection,
-    directory: RunDirectory,
-    progress: Progress,
-    meter: CostMeter,
-) -> None:
-    section, total = aligner.section, aligner.total_steps
-    checkpoints = directory.checkpoints(section.keep_checkpoints)
-    every = section.checkpoint_every or max(1, total // CHECKPOINTS_PER_RUN)
-    start = 0
-    if (found := checkpoints.load_latest()) is not None:
-        start, tensors, state = found
-        aligner.load_state_tensors(tensors)
-        selection.load_state(state)
-        meter.go_on_from(state.get("cost", {}))
-        progress.say(f"going on from step {start}")
-    directory.forget_after(start)
-    if selection.should_stop:
-        return
-    with _sigterm_noted() as terminated, progress.steps(total, start) as show:
-        for result in aligner.run(batches.iterate(start, total), start):
-            directory.log_step(result)
-            aligner.accelerator.log({"loss": result.loss, "lr": result.lr}, step=result.step)
-            meter.pairs_seen += result.samples
-            show(result)
-            if result.step % batches.steps_per_epoch == 0:
-                selection.end_epoch(aligner.plain_tower, aligner, result)
-            leaves = terminated() or selection.should_stop
-            if leaves or result.step % every == 0:
-                state = {**selection.state(), "cost": meter.read()}
-                checkpoints.save(result.step, aligner.state_tensors(), state)
-            if terminated():
-                raise SystemExit(SIGTERM_EXIT_CODE)
-            if leaves:
-                return
-
-
-@contextmanager
-def _sigterm_noted() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM into a question that the loop asks between steps."""
-    seen: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, note)
-    except ValueError:  # not in the main thread: whoever owns the process handles its signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(seen)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        # Not `end_training`, which would part the processes for good.
+        for tracker in accelerator.trackers:
+            tracker.finish()
+    if join().is_first:
+        selection.restore_best(aligner)
 
 
 def change_data(recipe: Recipe, data: Path, root: Path | None, **options: object) -> Recipe:

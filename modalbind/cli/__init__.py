@@ -19,6 +19,7 @@ import typer
 from modalbind.cli import ablation, authoring, listings, runs, scaffolding
 from modalbind.cli.output import Debug, print_versions
 from modalbind.errors import ModalbindError
+from modalbind.processes import check_alone, settle
 
 PROGRAM = "modalbind"
 INTERRUPTED = 130
@@ -31,6 +32,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+SHARED = ("align", "embed")
+"""Commands that several processes may run together."""
+
 app.command("align")(runs.align)
 app.command("evaluate")(runs.evaluate)
 app.command("embed")(runs.embed)
@@ -51,6 +55,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(
         False,
         "--version",
@@ -61,6 +66,8 @@ def _root(
     debug: Debug = False,
 ) -> None:
     """Take the options that stand before a command."""
+    if context.invoked_subcommand not in SHARED:
+        check_alone(f"`{context.invoked_subcommand}`")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -81,7 +88,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last door: all that leaves is one line
         if state.get("debug"):
             traceback.print_exc()
-        return _report(f"{PROGRAM}: error: {_one_line(error)}", _exit_code(error))
+        line, code = settle(error, _one_line(error), _exit_code(error))
+        return _report(f"{PROGRAM}: error: {line}", code) if line else code
     if result == INTERRUPTED:
         _report(f"{PROGRAM}: interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0

@@ -1,7 +1,8 @@
 """Seeded training batches.
 
 What a batch holds depends on (seed, epoch, sample) alone: not on the number of worker processes,
-not on where a run was resumed. Captions and augmentations are drawn per sample and epoch.
+nor of those that train, not on where a run was resumed. Captions and augmentations are drawn per
+sample and epoch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from modalbind.data.collate import build_side, pad_features
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.store import SampleStore
 from modalbind.errors import BrokenSampleError
+from modalbind.processes import share_of
 from modalbind.types import PairBatch
 
 Augmentation = Callable[[Any, torch.Generator], Any]
@@ -127,14 +129,20 @@ class TrainingBatches:
         batch_size: int,
         source_weights: Sequence[float],
         workers: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        """Plan batches of `batch_size` samples; the last of an epoch may be smaller."""
+        """Plan batches of `batch_size` samples; the last of an epoch may be smaller.
+
+        Of several processes (`share`: rank and number of them) each plans the same batches and
+        reads its own rows of them alone.
+        """
         self.features = features
         self.banks = banks
         self.side_weights = side_weights
         self.batch_size = min(batch_size, len(features))
         self.source_weights = source_weights
         self.workers = workers
+        self.share = share
 
     @property
     def steps_per_epoch(self) -> int:
@@ -182,6 +190,15 @@ class TrainingBatches:
     def slice_order(self, order: list[int], position: int) -> list[int]:
         """Return the samples of batch `position` of an epoch's order."""
         return order[position * self.batch_size : (position + 1) * self.batch_size]
+
+    def slice_own(self, indices: list[int]) -> list[int]:
+        """Return the samples of a batch that this process reads.
+
+        Where there are fewer than processes, some have none of their own: they read the first, as
+        every process takes part in a step, and the training loop leaves it out.
+        """
+        own = share_of(len(indices), *self.share)
+        return indices[own.start : own.stop] or indices[:1]
 
     def _build_batch(
         self, epoch: int, position: int, indices: list[int], features: list[Tensor]
@@ -249,4 +266,5 @@ class _PlannedBatches:
         for epoch, position in self.plan:
             if epoch != current:
                 current, order = epoch, self.batches.order(epoch)
-            yield [(epoch, index) for index in self.batches.slice_order(order, position)]
+            indices = self.batches.slice_order(order, position)
+            yield [(epoch, index) for index in self.batches.slice_own(indices)]

@@ -19,6 +19,7 @@ from modalbind.data.loader import derive_seed
 from modalbind.encoders import Tower
 from modalbind.errors import NonFiniteError, RunError
 from modalbind.objectives import LogitScale
+from modalbind.processes import share_of
 from modalbind.recipe.schema import TrainSection
 from modalbind.training.gather import gather_rows
 from modalbind.training.optimizer import build_optimizer, learning_rate_factor
@@ -80,7 +81,9 @@ class Aligner:
             yield self._take_step(step, epoch, batch)
 
     def _take_step(self, step: int, epoch: int, batch: PairBatch) -> StepResult:
-        set_seed(derive_seed(self.seed, "step", step) % 2**32)
+        # Each process draws its own randomness: its rows are others.
+        rank = self.accelerator.process_index
+        set_seed(derive_seed(self.seed, "step", step, *([rank] if rank else [])) % 2**32)
         self._set_rates(step)
         progress = step / max(1, self.total_steps)
         scales = {side: holder(progress) for side, holder in self.scales.items()}
@@ -103,7 +106,7 @@ class Aligner:
             lr=self.optimizer.param_groups[-1]["lr"],
             scale=float(scales[batch.sides[0].modality][0].detach()),
             grad_norm=norm,
-            samples=len(batch.samples) * self.accelerator.num_processes,
+            samples=len(batch.samples),
         )
 
     def _set_rates(self, step: int) -> None:
@@ -117,7 +120,9 @@ class Aligner:
         features = batch.features.to(device)
         mask = None if batch.valid_mask is None else batch.valid_mask.to(device)
         size = self.section.micro_batch_size
-        if size is None or size >= len(features):
+        # As the largest share of a process has it: all take the same way.
+        rows = -(-len(batch.samples) // self.accelerator.num_processes)
+        if size is None or size >= rows:
             with self.accelerator.autocast():
                 embeddings = self._embed(features, mask)
             loss, chance = self._compute_loss(embeddings, batch.sides, scales)
@@ -166,17 +171,19 @@ class Aligner:
         with torch.no_grad(), self.accelerator.autocast():
             for part in parts:
                 states.append(_random_state())
-                pieces.append(self.tower(*part))
+                pieces.append(self.plain_tower(*part))
         embeddings = torch.cat(pieces).detach().requires_grad_()
         loss, chance = self._compute_loss(embeddings, sides, scales)
         self.accelerator.backward(loss)
         assert embeddings.grad is not None
-        for part, state, gradient in zip(
-            parts, states, torch.split(embeddings.grad, size), strict=True
+        # Processes exchange gradients once a step: with the last part, when all are summed up.
+        towers = [self.plain_tower] * (len(parts) - 1) + [self.tower]
+        for part, state, gradient, tower in zip(
+            parts, states, torch.split(embeddings.grad, size), towers, strict=True
         ):
             _restore_random_state(state)
             with self.accelerator.autocast():
-                piece = self.tower(*part)
+                piece = tower(*part)
             # The gradient already carries the loss scaling of mixed precision.
             piece.backward(gradient)
         return float(loss.detach()), chance
@@ -184,7 +191,7 @@ class Aligner:
     def _compute_loss(
         self, embeddings: Tensor, sides: Sequence[AnchorSide], scales: Scales
     ) -> tuple[Tensor, float]:
-        rows = gather_rows(embeddings.float())
+        rows = self._gather(embeddings.float(), len(sides[0].positives))
         total, chance, weights = rows.new_zeros(()), 0.0, 0.0
         for side in sides:
             if not len(side.embeddings):
@@ -202,6 +209,13 @@ class Aligner:
                 "check anchor.sides and its weights"
             )
         return total / weights, chance / weights
+
+    def _gather(self, own: Tensor, count: int) -> Tensor:
+        """Return the rows of the whole batch; one that was read for want of any is left out."""
+        if self.accelerator.num_processes == 1:
+            return own
+        place = self.accelerator.process_index, self.accelerator.num_processes
+        return gather_rows(own[: len(share_of(count, *place))])
 
     def _clip(self, step: int) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
