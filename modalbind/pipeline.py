@@ -21,6 +21,7 @@ from rich.console import Console
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modalbind.anchors.cache import AnchorCache
+from modalbind.blocks import Blocks
 from modalbind.checkpoint import write_file
 from modalbind.closed_form import fit_head
 from modalbind.cost import CostMeter
@@ -114,6 +115,7 @@ def align(
             return Run(directory.path)
         with directory.discarded_if_refused(is_new=first and not goes_on):
             inputs = ready or read_all()
+            processes.meet()  # what one refuses, all do
             processes.share(lambda: _record_identity(directory, inputs, recipe.anchor.sides))
         _train(resolved, inputs, directory, accelerator, progress, meter)
         device = accelerator.device
@@ -334,21 +336,22 @@ def embed_files(
     if not inputs:
         raise InputError(f"embeddings of {modality} asked for; no input given; name files")
     space = load(run, overrides=overrides)
+    blocks = Blocks(space, modality, inputs, out, windows)
     try:
-        if not windows:
-            vectors = space.embed(modality, inputs)
-            write_embeddings(out, modality, inputs, vectors, space.name)
-            return len(inputs)
-        rows = [(key, *row) for key in inputs for row in space.embed_windows(modality, key)]
+        blocks.compute()
     except BrokenSampleError as error:
         remedy = "leave that file out"
         if error.reason == "too_long":
             remedy += ", or raise the limit with --set"
         raise DataError(f"embedding {modality} asked for; {error}; {remedy}") from error
-    times = {"start_s": [row[1] for row in rows], "end_s": [row[2] for row in rows]}
-    vectors = torch.stack([row[3] for row in rows])
-    write_embeddings(out, modality, [row[0] for row in rows], vectors, space.name, times)
-    return len(rows)
+
+    def write() -> int:
+        rows = blocks.collect()
+        write_embeddings(out, modality, rows.keys, rows.vectors, space.name, rows.times)
+        blocks.remove()
+        return len(rows.keys)
+
+    return join().share(write)
 
 
 def verify_anchor(path: Path) -> dict[str, Any]:

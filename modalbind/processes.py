@@ -41,6 +41,7 @@ MAX_PAUSE_S = 0.5
 """Between two looks for what the others say."""
 GRACE_S = 5.0
 """Time that a process has to end by itself after another has ended."""
+NO_STORE = "the store that it keeps no longer answers"
 
 _ENDED = "ended"
 
@@ -175,10 +176,13 @@ class Processes:
             dist.destroy_process_group()
         until = time.monotonic() + 2 * GRACE_S
         with suppress(dist.DistError):
-            gone = self._store.add("left", 1)
-            while self.is_first and gone < self.count and time.monotonic() < until:
+            left = self._store.add("left", 1)
+            while self.is_first and left < self._count_alive() and time.monotonic() < until:
                 time.sleep(0.05)
-                gone = self._store.add("left", 0)
+                left = self._store.add("left", 0)
+
+    def _count_alive(self) -> int:
+        return self.count - int(self._ending is not None and self._ending.is_lost)
 
     def _next_key(self) -> str:
         # Every process comes to the same places in the same order.
@@ -196,7 +200,7 @@ class Processes:
                     return
                 self._ending = self._ending or _read_ending(self._store)
             except dist.DistError:
-                self._ending = self._ending or self._name_lost(0)
+                self._ending = self._ending or self._name_lost(0, NO_STORE)
             if self._ending is not None:
                 raise self._ending.as_error()
             time.sleep(pause)
@@ -230,12 +234,14 @@ class Processes:
             try:
                 self._ending = self._look(store, beat, seen)
             except dist.DistError:
-                self._ending = self._name_lost(0)
+                self._ending = self._name_lost(0, NO_STORE)
         if self._ending is None or self._left.wait(GRACE_S):
             return
         # The main thread waits for a collective that will never be complete.
         if self._ending.is_lost:
             print(f"modalbind: error: {self._ending.line}", file=sys.stderr, flush=True)  # noqa: T201
+        with suppress(dist.DistError):
+            store.add("left", 1)
         os._exit(self._ending.exit_code)
 
     def _look(self, store: Store, beat: int, seen: dict[int, tuple[str, float]]) -> _Ending | None:
@@ -247,13 +253,14 @@ class Processes:
             if found != seen[rank][0]:
                 seen[rank] = (found, time.monotonic())
             elif time.monotonic() - seen[rank][1] > self._lost_after_s:
-                return self._post(store, self._name_lost(rank))
+                found = f"no sign of it for {self._lost_after_s:g} s"
+                return self._post(store, self._name_lost(rank, found))
         return None
 
-    def _name_lost(self, rank: int) -> _Ending:
+    def _name_lost(self, rank: int, found: str) -> _Ending:
         line = (
-            f"a run of {self.count} processes asked for; rank {rank} is lost: no sign of it for "
-            f"{self._lost_after_s:g} s; start all of them again, with --resume"
+            f"a run of {self.count} processes asked for; rank {rank} is lost: {found}; start all "
+            "of them again, with --resume"
         )
         return _Ending(rank, PeerError.exit_code, line, is_lost=True)
 

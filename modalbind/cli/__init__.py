@@ -19,7 +19,7 @@ import typer
 from modalbind.cli import ablation, authoring, listings, runs, scaffolding
 from modalbind.cli.output import Debug, print_versions
 from modalbind.errors import ModalbindError
-from modalbind.processes import check_alone, settle
+from modalbind.processes import check_alone, read_rank, settle
 
 PROGRAM = "modalbind"
 INTERRUPTED = 130
@@ -80,6 +80,9 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format=f"{PROGRAM}: %(levelname)s: %(message)s")
     # The hub's client tells each retry twice over; what comes of them is our one line.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if read_rank()[1] > 1:
+        # Nor what torch has to say of a connection to a process that is gone.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     command = typer.main.get_command(app)
     try:
         result: Any = command.main(given, PROGRAM, standalone_mode=False, obj=state)
@@ -117,5 +120,6 @@ def _is_usage(error: Any) -> bool:
 
 
 def _report(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
+    if code != INTERRUPTED or read_rank()[0] == 0:  # all processes of a run are interrupted
+        print(line, file=sys.stderr)
     return code

@@ -259,6 +259,8 @@ def embed(
 
     given = _read_texts(inputs) if modality == "text" else inputs
     rows = pipeline.embed_files(run, modality, given, out, windows, overrides=tuple(set_ or ()))
+    if read_rank()[0] > 0:
+        return
     if json:
         print_json({"out": str(out), "modality": modality, "rows": rows})
     else:
