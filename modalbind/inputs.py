@@ -34,9 +34,9 @@ from modalbind.evaluation.zero_shot import build_prompts, compute_class_vectors,
 from modalbind.interfaces import Modality, PairedDataset
 from modalbind.languages import LanguageTable, find_table
 from modalbind.plugin_manager import build, nearest
-from modalbind.processes import join
 from modalbind.recipe import Recipe, Resolved
 from modalbind.recipe.schema import CalibrationSection, EvaluationSection, ZeroShotSection
+from modalbind.together import embed_together, prepare_together
 from modalbind.types import AnchorItem
 
 logger = logging.getLogger(__name__)
@@ -104,13 +104,6 @@ class RunInputs:
 def build_modality(resolved: Resolved) -> Modality:
     """Build what reads the samples."""
     return build(resolved.modality, resolved.modality_options)  # type: ignore[no-any-return]
-
-
-def prepare_samples(modality: Modality, samples: Iterable[Any]) -> None:
-    """Let a modality that computes features of many samples at once do so now."""
-    prepare = getattr(modality, "prepare", None)
-    if prepare is not None:
-        prepare(list(samples))
 
 
 def place_side_files(recipe: Recipe, base: Path) -> EvaluationSection:
@@ -225,7 +218,7 @@ def open_inputs(
         train = keep_fractions(data.train, recipe.anchor.fractions, recipe.seed)
         data = replace(data, train=train)
     if embeds:
-        prepare_samples(modality, map(store.load, (*data.train, *data.val, *data.test)))
+        prepare_together(modality, map(store.load, (*data.train, *data.val, *data.test)))
     if not tests_all:
         _check_asked(recipe, data)
     kept_links = tuple(link for _, link in links)
@@ -546,39 +539,9 @@ def _embed_banks(
             on_progress(f"anchor embeddings of {modality}", done, total)
 
         if items:
-            vectors = _embed_together(anchor, modality, list(items.values()), report)
+            vectors = embed_together(anchor, modality, list(items.values()), report)
         else:
             vectors = torch.zeros(0, anchor.dim)
         rows = {key: row for row, key in enumerate(items)}
         banks[modality] = AnchorBank(modality, rows, vectors)
     return banks
-
-
-def _embed_together(
-    anchor: OpenAnchor,
-    modality: str,
-    items: Sequence[AnchorItem],
-    on_progress: Callable[[int, int], None],
-) -> Tensor:
-    """Embed items in all processes; each computes its share of them into the cache first.
-
-    A share goes by content, so it does not matter who finds what in the cache already. Where
-    the processes have no cache in common, each computes what it still lacks.
-    """
-    processes = join()
-    if processes.count == 1 or anchor.is_table:
-        return anchor.embed(modality, items, on_progress)
-    before = anchor.reused
-    own = [
-        item
-        for item in items
-        if int.from_bytes(item.content_hash[:8], "big") % processes.count == processes.rank
-    ]
-    computed = anchor.computed
-    anchor.embed(modality, own, on_progress)
-    total = processes.meet(anchor.computed - computed)
-    anchor.reused = before
-    vectors = anchor.embed(modality, items)
-    # What others have computed for this run is not reused by it.
-    anchor.computed, anchor.reused = computed + total, anchor.reused - total
-    return vectors

@@ -44,7 +44,7 @@ from modalbind.inputs import RunInputs, open_inputs, place_side_files
 from modalbind.loop import take_steps
 from modalbind.measure import add_controls, build_protocol, measure
 from modalbind.plugin_manager import build, load_plugins
-from modalbind.processes import join
+from modalbind.processes import check_alone, join
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, resolve
 from modalbind.recipe.schema import CalibrationSection, Choice
@@ -260,6 +260,7 @@ def open_changed(
     Raises:
         InputError: If it is not finished, or bound to another anchor space than is there now.
     """
+    check_alone("measuring a finished run")
     directory.check_trained()
     resolved = resolve(recipe, load_plugins())
     device = build_engine(resolved.recipe).device
@@ -282,6 +283,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     Raises:
         InputError: As `align` would.
     """
+    check_alone("--dry-run")
     resolved = resolve(recipe, load_plugins())
     recipe = resolved.recipe
     accelerator = build_engine(recipe)
@@ -441,12 +443,6 @@ def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
     stages: dict[str, list[Any]] = {"sample": [], "features": [], "batch": []}
     for spec, options in resolved.augmentations:
         stages[spec.stage].append(build(spec, options, inputs.modality))
-    processes = join()
-    if stages["batch"] and processes.count > 1:
-        raise RecipeError(
-            f"an augmentation of whole batches by {processes.count} processes asked for; each has "
-            "only its own rows of a batch; leave it out, or train with one process"
-        )
     features = FeatureSet(
         inputs.data.train,
         inputs.data.store,
@@ -454,6 +450,7 @@ def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
         seed=recipe.seed,
         memory_mib=recipe.data.memory_mib,
     )
+    processes = join()
     return TrainingBatches(
         features,
         inputs.banks,
@@ -465,14 +462,19 @@ def _build_batches(resolved: Resolved, inputs: RunInputs) -> TrainingBatches:
     )
 
 
-def _check_rows_apart(tower: Tower) -> None:
-    """Refuse a tower that mixes rows of a batch where each process has only its own."""
+def _check_rows_apart(tower: Tower, augmentations: Augmentations) -> None:
+    """Refuse what mixes the rows of a batch where each process has only its own."""
     count = join().count
-    mixes = any(isinstance(m, _BatchNorm) and m.training for m in tower.train().modules())
-    if count > 1 and mixes:
+    found = {
+        "an augmentation of whole batches": bool(augmentations.batch),
+        "batch normalisation that trains": any(
+            isinstance(module, _BatchNorm) and module.training for module in tower.train().modules()
+        ),
+    }
+    if count > 1 and (mixing := [name for name, is_there in found.items() if is_there]):
         raise RecipeError(
-            f"training by {count} processes asked for; the tower has batch normalisation, which "
-            "would see the rows of one process alone; freeze it, or train with one process"
+            f"{mixing[0]} by {count} processes asked for; it mixes rows, and each process has only "
+            "its own rows of a batch; leave it out, or train with one process"
         )
 
 
@@ -530,7 +532,7 @@ def _train_by_steps(
     meter: CostMeter,
 ) -> None:
     batches = _build_batches(resolved, inputs)
-    _check_rows_apart(tower)
+    _check_rows_apart(tower, batches.features.augmentations)
     aligner = Aligner(
         tower,
         build(resolved.objective, resolved.objective_options),

@@ -300,7 +300,9 @@ def _connect(rank: int, count: int) -> Store:
             f"a run of {count} processes asked for; rank {rank} cannot meet the others: "
             f"{str(error).splitlines()[0]}; start all of them with torchrun or accelerate launch"
         ) from error
-    return PrefixStore("modalbind", store)
+    # torchrun may start all processes again, and keep the store.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"modalbind/{attempt}", store)
 
 
 def _read_ending(store: Store) -> _Ending | None:

@@ -40,7 +40,7 @@ from modalbind.errors import (
 )
 from modalbind.evaluation.embed import Window, embed_samples, embed_windows
 from modalbind.evaluation.sums import add_up
-from modalbind.inputs import build_modality, prepare_samples
+from modalbind.inputs import build_modality
 from modalbind.interfaces import Modality
 from modalbind.plugin_manager import Plugins, build, load_plugins
 from modalbind.recipe import Recipe, Resolved, resolve
@@ -48,6 +48,7 @@ from modalbind.recipe.load import read_recipe
 from modalbind.recipe.mistakes import check_model
 from modalbind.report import RunReport, read_report
 from modalbind.rundir import RunDirectory
+from modalbind.together import prepare_samples
 from modalbind.types import AnchorItem, TextSample, text_item
 
 BATCH_SIZE = 32

@@ -21,7 +21,7 @@ from modalbind.cli.options import (
 from modalbind.cli.output import Debug, Json, print_json, print_mapping, print_result
 from modalbind.errors import RecipeError
 from modalbind.plugin_manager import load_plugins
-from modalbind.processes import check_alone, read_rank
+from modalbind.processes import read_rank
 from modalbind.recipe.load import Request, build_request
 
 if TYPE_CHECKING:
@@ -74,8 +74,6 @@ def align(
             "--resume with --force asked for; one keeps the run, the other replaces it; give one"
         )
     many_seeds, many_folds = parse_seeds(seeds), _parse_folds(folds)
-    if dry_run or many_seeds or many_folds:
-        check_alone("--dry-run, --seeds or --folds")
     request = Request(modality, recipe, data, anchor, root, seed, device, tuple(set_ or ()))
     if resume and request == Request() and not (many_seeds or many_folds):
         chosen, many_seeds, many_folds = _read_started(out)

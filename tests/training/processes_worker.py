@@ -33,12 +33,13 @@ from modalbind.anchors.options import PrecomputedOptions
 from modalbind.cli import main
 from modalbind.engine import build_engine
 from modalbind.errors import DataError
-from modalbind.inputs import _embed_together, open_inputs
+from modalbind.inputs import open_inputs
 from modalbind.interfaces import API_VERSION, AnchorSpec
 from modalbind.plugin_manager import build, load_plugins
 from modalbind.processes import join
 from modalbind.recipe import dump_recipe, resolve
 from modalbind.recipe.schema import AnchorSection
+from modalbind.together import embed_together
 from modalbind.training import Aligner
 from modalbind.types import text_item
 
@@ -264,7 +265,7 @@ def fill_cache(folder: Path, group: str, rank: int) -> None:
     for space in SPACES:
         space.asked.clear()
     anchor.computed = anchor.reused = 0
-    vectors = _embed_together(anchor, "text", items, lambda *_: None)
+    vectors = embed_together(anchor, "text", items, lambda *_: None)
     asked = [key for space in SPACES for key in space.asked if not key.startswith("probe:")]
     counts = (anchor.computed, anchor.reused)
     torch.save(
