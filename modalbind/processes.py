@@ -140,20 +140,31 @@ class Processes:
         found: T = json.loads(self._store.get(key))
         return found
 
-    def meet(self, number: int = 0) -> int:
-        """Wait until every process has come here; return the sum of their numbers.
+    def meet(self) -> None:
+        """Wait until every process has come here.
 
         Raises:
             PeerError: If one of them ended instead.
         """
         if self.count == 1:
-            return number
+            return
         key = self._next_key()
-        self._store.add(f"{key}/sum", number)
         if self._store.add(f"{key}/came", 1) == self.count:
             self._store.set(key, "")
         self._wait(key)
-        return int(self._store.add(f"{key}/sum", 0))
+
+    def gather(self, value: T) -> list[T]:
+        """Return what every process has come here with, by rank; it is what JSON can carry.
+
+        Raises:
+            PeerError: If one of them ended instead.
+        """
+        if self.count == 1:
+            return [value]
+        key = self._next_key()
+        self._store.set(f"{key}/{self.rank}", json.dumps(value))
+        self.meet()
+        return [json.loads(self._store.get(f"{key}/{rank}")) for rank in range(self.count)]
 
     def settle(self, error: BaseException, line: str, exit_code: int) -> tuple[str, int]:
         """Return what this process is to print of an error, if anything, and its exit code."""

@@ -55,7 +55,7 @@ def embed_together(
     ]
     computed, reused = anchor.computed, anchor.reused
     anchor.embed(modality, own, on_progress)
-    total = processes.meet(anchor.computed - computed)
+    total = sum(processes.gather(anchor.computed - computed))
     anchor.reused = reused
     vectors = anchor.embed(modality, items)
     # What others have computed for this run is not reused by it.

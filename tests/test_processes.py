@@ -22,7 +22,8 @@ def test_one_process_shares_with_nobody():
     alone = Processes(0, 1)
     assert alone.is_first
     assert alone.share(lambda: {"kept": object}) == {"kept": object}  # never written out
-    assert alone.meet(3) == 3
+    assert alone.gather(3) == [3]
+    alone.meet()
     assert settle(ValueError(), "line", 1) == ("line", 1)
 
 

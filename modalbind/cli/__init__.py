@@ -77,7 +77,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args) or ["--help"]
     state: dict[str, bool] = {}
-    logging.basicConfig(level=logging.WARNING, format=f"{PROGRAM}: %(levelname)s: %(message)s")
+    # Of the processes of one run, the first alone says what all of them find.
+    level = logging.ERROR if read_rank()[0] > 0 else logging.WARNING
+    logging.basicConfig(level=level, format=f"{PROGRAM}: %(levelname)s: %(message)s")
     # The hub's client tells each retry twice over; what comes of them is our one line.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if read_rank()[1] > 1:

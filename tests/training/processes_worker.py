@@ -31,8 +31,9 @@ from modalbind.anchors import open_anchor
 from modalbind.anchors.cache import AnchorCache
 from modalbind.anchors.options import PrecomputedOptions
 from modalbind.cli import main
+from modalbind.data.samples import Sample, check_samples
 from modalbind.engine import build_engine
-from modalbind.errors import DataError
+from modalbind.errors import BrokenSampleError, DataError
 from modalbind.inputs import open_inputs
 from modalbind.interfaces import API_VERSION, AnchorSpec
 from modalbind.plugin_manager import build, load_plugins
@@ -46,6 +47,8 @@ from modalbind.types import text_item
 LOST_AFTER_S = 2.0
 STEPS = 6
 MICRO = (None, 2)
+BROKEN = ("star2.json", "arrow5.json")
+"""Of the test, in the shares of different processes."""
 TEXTS = [f"text {number}" for number in range(40)]
 
 
@@ -144,11 +147,14 @@ def write_recipe(folder: Path, name: str, **train: object):
     path = folder / "world"
     if not path.exists():
         path.mkdir()
-        toy.write_world(path)
+        toy.write_world(path, broken=BROKEN)
     recipe = toy.build_recipe(
         path,
         name=name,
-        data={"val_fraction": 0.25 if train.get("select_every") else 0.0},
+        data={
+            "val_fraction": 0.25 if train.get("select_every") else 0.0,
+            "max_broken_fraction": 0.1,
+        },
         encoder={"kind": "toy", "dropout": 0.0},
         objective={"kind": "infonce", "temperature": 0.1},
         train={"epochs": 3, "batch_size": 8, "threads": 1, "checkpoint_every": 2, **train},
@@ -273,6 +279,21 @@ def fill_cache(folder: Path, group: str, rank: int) -> None:
     )
 
 
+def check_shares(folder: Path, count: int, rank: int) -> None:
+    """Try samples, of which some are broken."""
+    tried = []
+
+    def load(sample: Sample) -> None:
+        tried.append(sample.key)
+        if int(sample.key) % 5 == 3:
+            raise BrokenSampleError("empty", f"{sample.key} has nothing")
+
+    samples = [Sample(str(number), 0, (), (), "") for number in range(17)]
+    checked = check_samples(samples, load, 0.5)
+    found = {"tried": tried, "kept": [s.key for s in checked.kept], "broken": checked.broken}
+    torch.save(found, folder / f"check{count}-{rank}.pt")
+
+
 def shard_fully(folder: Path, rank: int) -> None:
     """Save whole gradients of a tower that FSDP2 has wrapped layer group by layer group."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -348,6 +369,7 @@ class Groups:
         for count in (1, 2, 3):
             self.start(f"fill{count}", count, partial(fill_cache, folder, f"fill{count}"))
             shutil.rmtree(folder / "letters")
+            self.start(f"check{count}", count, partial(check_shares, folder, count))
         self.start("fsdp", 2, partial(shard_fully, folder))
 
     def stop_and_go_on(self) -> None:

@@ -133,6 +133,8 @@ def test_a_run_ends_as_with_one_process(left, codes, count):
         torch.testing.assert_close(found[name], expected, atol=1e-5, rtol=1e-4)
     reports = [json.loads((left / f"run{n}" / "report.json").read_text()) for n in (1, count)]
     assert reports[0]["retrieval"] == reports[1]["retrieval"]
+    assert reports[0]["data"] == reports[1]["data"]
+    assert reports[0]["data"]["skipped"] == {"empty": 2}
     assert reports[1]["cost"]["pairs_seen"] == reports[0]["cost"]["pairs_seen"] > 0
 
 
@@ -223,6 +225,21 @@ def test_each_anchor_embedding_is_computed_by_one_process(left, codes, group, co
     for each in found:
         assert torch.equal(each["vectors"], single["vectors"])
         assert each["counts"] == (40 - there, there)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_each_sample_is_checked_by_one_process(left, codes, count):
+    assert codes[f"check{count}"] == [0] * count, printed(left, f"check{count}", count)
+    found = [
+        torch.load(left / f"check{count}-{rank}.pt", weights_only=True) for rank in range(count)
+    ]
+    tried = [key for each in found for key in each["tried"]]
+    assert sorted(map(int, tried)) == list(range(17))
+    bad = [3, 8, 13]
+    for each in found:
+        assert len(each["tried"]) in {17 // count, 17 // count + 1}
+        assert each["kept"] == [str(number) for number in range(17) if number not in bad]
+        assert each["broken"] == tuple((str(n), "empty", f"{n} has nothing") for n in bad)
 
 
 def test_a_fully_sharded_tower_has_the_gradients_of_a_whole_one(left, codes):
