@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import (
+    DistributedType,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+)
 
 from modalbind.errors import InputError
+from modalbind.processes import join
 from modalbind.recipe import Recipe
 from modalbind.rundir import TRACKERS_FOLDER
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""Of one exchange between processes; a process that is gone is noticed long before."""
+_KINDS = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
 
 
 def build_engine(recipe: Recipe, folder: Path | None = None) -> Accelerator:
@@ -24,9 +35,11 @@ def build_engine(recipe: Recipe, folder: Path | None = None) -> Accelerator:
         folder: Run directory; None for what trains nothing and tracks nothing.
 
     Raises:
-        InputError: If this machine lacks the device, or a tracker is unknown or not installed.
+        InputError: If this machine lacks the device, a tracker is unknown or not installed, or
+            the processes of the run cannot meet.
     """
-    _check_device(recipe.device)
+    count = join().count
+    _check_device(recipe.device, count)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     trackers = list(recipe.train.trackers) if folder is not None else []
@@ -36,19 +49,34 @@ def build_engine(recipe: Recipe, folder: Path | None = None) -> Accelerator:
     project = None
     if folder is not None and trackers:
         project = ProjectConfiguration(str(folder), logging_dir=str(folder / TRACKERS_FOLDER))
-    return Accelerator(
-        cpu=recipe.device == "cpu",
+    has_none = count > 1 and torch.accelerator.current_accelerator(check_available=True) is None
+    accelerator = Accelerator(
+        cpu=recipe.device == "cpu" or has_none,
         mixed_precision=recipe.train.precision,
         log_with=trackers or None,
         project_config=project,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)],
     )
+    if accelerator.distributed_type not in _KINDS or accelerator.num_processes != count:
+        raise InputError(
+            f"a run of {count} processes asked for; accelerate is set up for "
+            f"{accelerator.distributed_type.value} by {accelerator.num_processes}; start it with "
+            "torchrun, or with `accelerate launch` for several CPUs or GPUs and nothing else"
+        )
+    return accelerator
 
 
-def _check_device(name: str) -> None:
+def _check_device(name: str, processes: int) -> None:
     kind, _, index = name.partition(":")
+    if processes > 1 and index:
+        raise InputError(
+            f"device '{name}' by {processes} processes asked for; each takes one of its own; "
+            f"use --device {kind}"
+        )
     here = {"auto": 1, "cpu": 1, "cuda": torch.cuda.device_count()}
     here["mps"] = int(torch.backends.mps.is_available())
-    number = int(index) if index.isdigit() else 0
+    own = int(os.environ.get("LOCAL_RANK", "0"))  # torchrun numbers the processes of a machine
+    number = int(index) if index.isdigit() else own if kind == "cuda" else 0
     if number >= here.get(kind, 0):
         found = ", ".join(n for n, count in here.items() if count and n != "auto")
         raise InputError(f"device '{name}' asked for; this machine has {found}; use --device auto")

@@ -15,7 +15,8 @@
     ├── BrokenSampleError          one sample cannot be used; carries a countable reason
     ├── ShapeError                 a tensor has another shape than the contract says
     ├── NonFiniteError             a loss, gradient or score is not a number
-    └── CorruptFileError           stored bytes differ from their checksum
+    ├── CorruptFileError           stored bytes differ from their checksum
+    └── PeerError                  another process of the same run ended, or is lost
 
 A message is one line: what was asked; what was found; what to do.
 """
@@ -105,3 +106,19 @@ class NonFiniteError(ModalbindError, ArithmeticError):
 
 class CorruptFileError(ModalbindError):
     """Stored bytes differ from their checksum."""
+
+
+class PeerError(ModalbindError):
+    """Another process of the same run ended, or is lost, so this one cannot go on.
+
+    Args:
+        message: Which one, and how.
+        exit_code: Of that process.
+        was_said: It has printed that itself.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1, *, was_said: bool = False) -> None:
+        """Take over the exit code."""
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.was_said = was_said

@@ -48,6 +48,7 @@ from modalbind.recipe.schema import (
     EvaluationSection,
     ZeroShotSection,
 )
+from modalbind.together import embed_together, prepare_together
 from modalbind.types import AnchorItem
 
 logger = logging.getLogger(__name__)
@@ -115,13 +116,6 @@ class RunInputs:
 def build_modality(resolved: Resolved) -> Modality:
     """Build what reads the samples."""
     return build(resolved.modality, resolved.modality_options)  # type: ignore[no-any-return]
-
-
-def prepare_samples(modality: Modality, samples: Iterable[Any]) -> None:
-    """Let a modality that computes features of many samples at once do so now."""
-    prepare = getattr(modality, "prepare", None)
-    if prepare is not None:
-        prepare(list(samples))
 
 
 def place_side_files(recipe: Recipe, base: Path) -> EvaluationSection:
@@ -250,7 +244,7 @@ def open_inputs(
         train = keep_fractions(data.train, recipe.anchor.fractions, recipe.seed)
         data = replace(data, train=train)
     if embeds:
-        prepare_samples(modality, map(store.load, (*data.train, *data.val, *data.test)))
+        prepare_together(modality, map(store.load, (*data.train, *data.val, *data.test)))
     if not tests_all:
         _check_asked(recipe, data)
     kept_links = tuple(link for _, link in links)
@@ -571,7 +565,7 @@ def _embed_banks(
             on_progress(f"anchor embeddings of {modality}", done, total)
 
         if items:
-            vectors = anchor.embed(modality, list(items.values()), report)
+            vectors = embed_together(anchor, modality, list(items.values()), report)
         else:
             vectors = torch.zeros(0, anchor.dim)
         rows = {key: row for row, key in enumerate(items)}

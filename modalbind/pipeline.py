@@ -7,28 +7,23 @@ objective, run directory, evaluation, report.
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 from rich.console import Console
 
 from modalbind.anchors.cache import AnchorCache
+from modalbind.blocks import Blocks
 from modalbind.checkpoint import write_file
-from modalbind.closed_form import fit_head
 from modalbind.cost import CostMeter
-from modalbind.data.loader import Augmentations, FeatureSet, Known, Lengths, TrainingBatches
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.webdataset import shared_folder
-from modalbind.encoders import Tower, build_tower
+from modalbind.encoders import Tower
 from modalbind.engine import build_engine
 from modalbind.errors import (
     AnchorMismatchError,
@@ -40,32 +35,26 @@ from modalbind.errors import (
 from modalbind.evaluation.pools import UNIMODAL_LANGUAGE
 from modalbind.evaluation.protocol import Protocol
 from modalbind.export import check_output, write_embeddings
-from modalbind.frozen_outputs import keep_frozen_outputs
+from modalbind.fit import build_batches, build_run_tower, count_steps, fit_tower
 from modalbind.inputs import RunInputs, open_inputs, place_side_files
 from modalbind.measure import add_controls, build_protocol, measure
-from modalbind.plugin_manager import build, load_plugins
+from modalbind.plugin_manager import load_plugins
+from modalbind.processes import check_alone, join
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, kind_of_data, resolve
-from modalbind.recipe.schema import CalibrationSection, Choice, Solver
+from modalbind.recipe.schema import CalibrationSection, Choice
 from modalbind.report import RunReport, read_report, write_report
 from modalbind.reporting import Measured, build_report
 from modalbind.run import (
     Run,
-    describe_encoder,
     find_run,
     load,
     load_tower,
-    publish_tower,
     read_bound_anchor,
 )
 from modalbind.rundir import RunDirectory, default_run_path, latest_run_path, point_latest
-from modalbind.selection import Selection
-from modalbind.training import Aligner
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINTS_PER_RUN = 10
-SIGTERM_EXIT_CODE = 143
 
 
 def align(
@@ -91,8 +80,10 @@ def align(
     """
     resolved = resolve(recipe, load_plugins())
     recipe = resolved.recipe
-    directory = RunDirectory(out or (latest_run_path() if resume else default_run_path(recipe)))
-    progress, meter = Progress(console), CostMeter()
+    processes = join()
+    first = processes.is_first
+    directory = RunDirectory(Path(processes.share(lambda: str(_choose_path(recipe, out, resume)))))
+    progress, meter = Progress(console if first else None), CostMeter()
     accelerator = build_engine(recipe, directory.path)
 
     def read_all() -> RunInputs:
@@ -100,25 +91,47 @@ def align(
         device = str(accelerator.device)
         return open_inputs(resolved, AnchorCache(), device, progress.count, calibration=kept)
 
-    with directory.lock(), meter:
+    def start() -> bool:
+        return directory.start(recipe, resume=resume, force=force)
+
+    # What is shared is done by the first process alone, which has the run directory to itself.
+    with directory.lock() if first else nullcontext(), meter:
         # What is to be replaced stays until its replacement is known to be possible.
         ready = read_all() if force else None
-        goes_on = directory.start(recipe, resume=resume, force=force)
-        if goes_on and directory.is_finished():
-            point_latest(directory.path)
+        goes_on = processes.share(start)
+        if goes_on and processes.share(directory.is_finished):
+            if first:
+                point_latest(directory.path)
             progress.say(f"{directory.path} is finished already")
             return Run(directory.path)
-        with directory.discarded_if_refused(is_new=not goes_on):
+        with directory.discarded_if_refused(is_new=first and not goes_on):
             inputs = ready or read_all()
-            _record_identity(directory, inputs, recipe.anchor.sides)
-        point_latest(directory.path)
-        tower = _train(resolved, inputs, directory, accelerator, progress, meter)
-        rules = build_protocol(directory, recipe)
-        measured = measure(resolved, inputs, tower, rules)
-        device = str(accelerator.device)
-        report = build_report(recipe, inputs, directory, measured, meter, device)
-        write_report(report, directory.path)
+            processes.meet()  # what one refuses, all do
+            processes.share(lambda: _record_identity(directory, inputs, recipe.anchor.sides))
+        fit_tower(resolved, inputs, directory, accelerator, progress, meter)
+        device = accelerator.device
+        processes.share(lambda: _conclude(resolved, inputs, directory, device, meter))
     return Run(directory.path)
+
+
+def _choose_path(recipe: Recipe, out: Path | None, resume: bool) -> Path:
+    return out or (latest_run_path() if resume else default_run_path(recipe))
+
+
+def _conclude(
+    resolved: Resolved,
+    inputs: RunInputs,
+    directory: RunDirectory,
+    device: torch.device,
+    meter: CostMeter,
+) -> None:
+    """Measure the tower as it was published, and write the report."""
+    tower = load_tower(directory, resolved, inputs.anchor.dim).to(device)
+    measured = measure(resolved, inputs, tower, build_protocol(directory, resolved.recipe))
+    if (count := join().count) > 1:
+        measured.notes.append(f"{count} processes trained; the cost is that of the first")
+    report = build_report(resolved.recipe, inputs, directory, measured, meter, str(device))
+    write_report(report, directory.path)
 
 
 def evaluate(
@@ -238,6 +251,7 @@ def open_changed(
     Raises:
         InputError: If it is not finished, or bound to another anchor space than is there now.
     """
+    check_alone("measuring a finished run")
     directory.check_trained()
     resolved = resolve(recipe, load_plugins())
     device = build_engine(resolved.recipe).device
@@ -260,14 +274,15 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     Raises:
         InputError: As `align` would.
     """
+    check_alone("--dry-run")
     resolved = resolve(recipe, load_plugins())
     recipe = resolved.recipe
     accelerator = build_engine(recipe)
     inputs = open_inputs(
         resolved, AnchorCache(), str(accelerator.device), Progress(None).count, embeds=False
     )
-    batches = _build_batches(resolved, inputs)
-    tower = _build_tower(resolved, inputs)
+    batches = build_batches(resolved, inputs)
+    tower = build_run_tower(resolved, inputs)
     return {
         "recipe": recipe.model_dump(mode="json"),
         "anchor": {"space": inputs.anchor.name, "fingerprint": inputs.anchor.fingerprint},
@@ -278,7 +293,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
             "test_samples": len(inputs.data.test),
             "skipped": inputs.data.skipped,
         },
-        "steps": _count_steps(recipe, batches),
+        "steps": count_steps(recipe, batches),
         "parameters": {
             "trained": sum(p.numel() for p in tower.parameters() if p.requires_grad),
             "all": sum(p.numel() for p in tower.parameters()),
@@ -314,21 +329,22 @@ def embed_files(
     if not inputs:
         raise InputError(f"embeddings of {modality} asked for; no input given; name files")
     space = load(run, overrides=overrides)
+    blocks = Blocks(space, modality, inputs, out, windows)
     try:
-        if not windows:
-            vectors = space.embed(modality, inputs)
-            write_embeddings(out, modality, inputs, vectors, space.name)
-            return len(inputs)
-        rows = [(key, *row) for key in inputs for row in space.embed_windows(modality, key)]
+        blocks.compute()
     except BrokenSampleError as error:
         remedy = "leave that file out"
         if error.reason == "too_long":
             remedy += ", or raise the limit with --set"
         raise DataError(f"embedding {modality} asked for; {error}; {remedy}") from error
-    times = {"start_s": [row[1] for row in rows], "end_s": [row[2] for row in rows]}
-    vectors = torch.stack([row[3] for row in rows])
-    write_embeddings(out, modality, [row[0] for row in rows], vectors, space.name, times)
-    return len(rows)
+
+    def write() -> int:
+        rows = blocks.collect()
+        write_embeddings(out, modality, rows.keys, rows.vectors, space.name, rows.times)
+        blocks.remove()
+        return len(rows.keys)
+
+    return join().share(write)
 
 
 def verify_anchor(path: Path) -> dict[str, Any]:
@@ -374,6 +390,7 @@ def _record_identity(directory: RunDirectory, inputs: RunInputs, sides: Collecti
     directory.write_broken(inputs.data.broken)
     if anchor.calibration is not None:
         write_file(directory.calibration_file, anchor.calibration.to_bytes())
+    point_latest(directory.path)
 
 
 def _list_changed(directory: RunDirectory, inputs: RunInputs) -> list[str]:
@@ -398,185 +415,6 @@ def _list_paired(samples: Sequence[Sample], sides: Collection[str]) -> set[tuple
 
 def _check_bound(directory: RunDirectory, inputs: RunInputs) -> None:
     inputs.anchor.check_bound(directory.path, read_bound_anchor(directory))
-
-
-def _build_tower(resolved: Resolved, inputs: RunInputs) -> Tower:
-    recipe = resolved.recipe
-    spec, arguments = resolved.encoder, (resolved.encoder_options, inputs.modality)
-    set_seed(recipe.seed)
-    if spec.starts_from:
-        with inputs.anchor.exported_tower(spec.starts_from) as exported:
-            encoder = build(spec, *arguments, exported)
-    else:
-        encoder = build(spec, *arguments)
-    return build_tower(encoder, recipe.head, recipe.tower, inputs.anchor.dim)
-
-
-def _build_batches(
-    resolved: Resolved, inputs: RunInputs, known: Known | None = None
-) -> TrainingBatches:
-    recipe = resolved.recipe
-    stages: dict[str, list[Any]] = {"sample": [], "features": [], "batch": []}
-    for spec, options in resolved.augmentations:
-        stages[spec.stage].append(build(spec, options, inputs.modality))
-    features = FeatureSet(
-        inputs.data.train,
-        inputs.data.store,
-        Augmentations(**{name: tuple(found) for name, found in stages.items()}),
-        seed=recipe.seed,
-        memory_mib=recipe.data.memory_mib,
-        known=known,
-    )
-    batches = TrainingBatches(
-        features,
-        inputs.banks,
-        recipe.anchor.sides,
-        batch_size=recipe.train.batch_size,
-        source_weights=inputs.data.weights,
-        workers=recipe.data.workers,
-        against_bank=recipe.train.negatives == "bank",
-    )
-    if (section := recipe.train.lengths) is not None:
-        steps = round(section.until * _count_steps(recipe, batches))
-        batches.lengths = Lengths(section.start, steps)
-    return batches
-
-
-def _count_steps(recipe: Recipe, batches: TrainingBatches) -> int:
-    if recipe.train.solver != "adamw":
-        return 0
-    total = batches.steps_per_epoch * recipe.train.epochs
-    return min(total, recipe.train.max_steps or total)
-
-
-def _train(
-    resolved: Resolved,
-    inputs: RunInputs,
-    directory: RunDirectory,
-    accelerator: Accelerator,
-    progress: Progress,
-    meter: CostMeter,
-) -> Tower:
-    """Train until the recipe says stop, publish the tower, and return it as published."""
-    if not directory.tower_note.exists():
-        tower = _build_tower(resolved, inputs)
-        describe_encoder(tower)  # what could not be loaded again is refused before it is trained
-        if (solver := resolved.recipe.train.solver) != "adamw":
-            _fit_head(tower, resolved, inputs, accelerator, progress, solver)
-            meter.pairs_seen += len(inputs.data.train)
-        else:
-            _train_by_steps(tower, resolved, inputs, directory, accelerator, progress, meter)
-        directory.log_cost(meter.read())
-        publish_tower(directory, tower, inputs.anchor.fingerprint)
-    else:
-        meter.go_on_from(directory.read_cost())
-    return load_tower(directory, resolved, inputs.anchor.dim).to(accelerator.device)
-
-
-def _fit_head(
-    tower: Tower,
-    resolved: Resolved,
-    inputs: RunInputs,
-    accelerator: Accelerator,
-    progress: Progress,
-    solver: Solver,
-) -> None:
-    strength = fit_head(tower.to(accelerator.device), inputs, resolved.recipe, solver)
-    with_strength = f", strength {strength:.3g}" if solver == "ridge" else ""
-    progress.say(f"linear head in closed form, {solver}{with_strength}")
-
-
-def _train_by_steps(
-    tower: Tower,
-    resolved: Resolved,
-    inputs: RunInputs,
-    directory: RunDirectory,
-    accelerator: Accelerator,
-    progress: Progress,
-    meter: CostMeter,
-) -> None:
-    known, moving = keep_frozen_outputs(
-        tower.to(accelerator.device), resolved, inputs, progress.say
-    )
-    batches = _build_batches(resolved, inputs, known)
-    if resolved.recipe.train.head_start != "none":
-        # Also of a run that goes on: its checkpoint, if one can be read, replaces this.
-        _fit_head(tower, resolved, inputs, accelerator, progress, resolved.recipe.train.head_start)
-    aligner = Aligner(
-        moving,
-        build(resolved.objective, resolved.objective_options),
-        resolved.recipe.train,
-        accelerator,
-        sides=tuple(resolved.recipe.anchor.sides),
-        total_steps=_count_steps(resolved.recipe, batches),
-        seed=resolved.recipe.seed,
-    )
-    selection = Selection(resolved.recipe, inputs, directory)
-    accelerator.init_trackers(resolved.recipe.name or "modalbind", {"seed": resolved.recipe.seed})
-    try:
-        _loop(aligner, batches, tower, selection, directory, progress, meter)
-    finally:
-        accelerator.end_training()
-    selection.restore_best(aligner)
-
-
-def _loop(
-    aligner: Aligner,
-    batches: TrainingBatches,
-    tower: Tower,
-    selection: Selection,
-    directory: RunDirectory,
-    progress: Progress,
-    meter: CostMeter,
-) -> None:
-    section, total = aligner.section, aligner.total_steps
-    checkpoints = directory.checkpoints(section.keep_checkpoints)
-    every = section.checkpoint_every or max(1, total // CHECKPOINTS_PER_RUN)
-    start = 0
-    if (found := checkpoints.load_latest()) is not None:
-        start, tensors, state = found
-        aligner.load_state_tensors(tensors)
-        selection.load_state(state)
-        meter.go_on_from(state.get("cost", {}))
-        progress.say(f"going on from step {start}")
-    directory.forget_after(start)
-    if selection.should_stop:
-        return
-    with _sigterm_noted() as terminated, progress.steps(total, start) as show:
-        for result in aligner.run(batches.iterate(start, total), start):
-            directory.log_step(result)
-            aligner.accelerator.log({"loss": result.loss, "lr": result.lr}, step=result.step)
-            meter.pairs_seen += result.samples
-            show(result)
-            if result.step % batches.steps_per_epoch == 0:
-                selection.end_epoch(tower, aligner, result)
-            leaves = terminated() or selection.should_stop
-            if leaves or result.step % every == 0:
-                state = {**selection.state(), "cost": meter.read()}
-                checkpoints.save(result.step, aligner.state_tensors(), state)
-            if terminated():
-                raise SystemExit(SIGTERM_EXIT_CODE)
-            if leaves:
-                return
-
-
-@contextmanager
-def _sigterm_noted() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM into a question that the loop asks between steps."""
-    seen: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, note)
-    except ValueError:  # not in the main thread: whoever owns the process handles its signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(seen)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def change_data(recipe: Recipe, data: Path, root: Path | None, **options: object) -> Recipe:

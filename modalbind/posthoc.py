@@ -21,8 +21,9 @@ from modalbind.data.options import ManifestOptions
 from modalbind.errors import DataError
 from modalbind.evaluation.pools import UNIMODAL_LANGUAGE, Pool
 from modalbind.evaluation.protocol import ClassSet
-from modalbind.inputs import RunInputs, prepare_samples
+from modalbind.inputs import RunInputs
 from modalbind.recipe import Resolved
+from modalbind.together import prepare_samples
 from modalbind.types import TextSample
 
 SAMPLES = "samples"

@@ -40,7 +40,7 @@ from modalbind.errors import (
 )
 from modalbind.evaluation.embed import Window, embed_samples, embed_windows
 from modalbind.evaluation.sums import add_up
-from modalbind.inputs import build_modality, prepare_samples
+from modalbind.inputs import build_modality
 from modalbind.interfaces import Modality
 from modalbind.plugin_manager import Plugins, build, load_plugins
 from modalbind.recipe import Recipe, Resolved, resolve
@@ -48,6 +48,7 @@ from modalbind.recipe.load import read_recipe
 from modalbind.recipe.mistakes import check_model
 from modalbind.report import RunReport, read_report
 from modalbind.rundir import RunDirectory
+from modalbind.together import prepare_samples
 from modalbind.types import AnchorItem, TextSample, text_item
 
 BATCH_SIZE = 32
@@ -309,6 +310,29 @@ class AlignedSpace:
         tower = bound.tower(self._device)
         (vectors,) = embed_windows(tower, bound.modality, [windows], self._device, BATCH_SIZE)
         return [(w[0], w[1], v) for w, v in zip(windows, vectors, strict=True)]
+
+    def identify(self, modality: str) -> str:
+        """Return what decides how an input of a modality is embedded: equal if that is equal."""
+        self._check(modality)
+        if modality not in self._bound:
+            return self._first.fingerprint
+        bound = self._bound[modality]
+        tower = read_json(bound.directory.tower_note)["sha256"]
+        reading = bound.resolved.modality_options.model_dump_json()
+        return f"{tower} {reading} {bound.resolved.recipe.evaluation.window}"
+
+    def hash_input(self, modality: str, item: str) -> bytes:
+        """Return the content hash of a path or text, 32 bytes.
+
+        Raises:
+            BrokenSampleError: If a file cannot be read.
+        """
+        bound = self._bound.get(modality)
+        if bound is None:
+            return _anchor_item(modality, item).content_hash
+        if bound.resolved.modality.is_text:
+            return hashlib.sha256(item.encode()).digest()
+        return bound.modality.content_hash(Path(item).expanduser(), item)
 
     def text_tower(self) -> tuple[Tower, Modality] | None:
         """Return the tower of texts and what makes its features; None if no run brings texts."""

@@ -33,7 +33,7 @@ from modalbind.checkpoint import (
     write_file,
     write_json,
 )
-from modalbind.errors import CorruptFileError, InputError, RunError
+from modalbind.errors import CorruptFileError, InputError, PeerError, RunError
 from modalbind.plugin_manager import load_plugins
 from modalbind.recipe import Recipe, dump_recipe, load_recipe, resolve
 from modalbind.report import read_report
@@ -141,7 +141,7 @@ class RunDirectory:
         """Leave no trace of a new run whose input turns out to be wrong."""
         try:
             yield
-        except InputError:
+        except (InputError, PeerError):
             if is_new:
                 self._clear()
                 (self.path / ".lock").unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from modalbind.evaluation.embed import embed_samples
 from modalbind.evaluation.pools import Pool
 from modalbind.evaluation.retrieval import compute_retrieval
 from modalbind.inputs import RunInputs
+from modalbind.processes import join
 from modalbind.recipe.schema import Recipe
 from modalbind.rundir import RunDirectory
 from modalbind.training import Aligner
@@ -48,7 +49,11 @@ class Selection:
         every = self._recipe.train.select_every
         if not every or (result.epoch + 1) % every:
             return
-        self.history.append((result.step, self._score(tower, aligner.accelerator.device)))
+        processes = join()
+        score = processes.share(lambda: self._score(tower, aligner.accelerator.device))
+        self.history.append((result.step, score))
+        if not processes.is_first:
+            return
         self._directory.log_score(result.step, f"val_{METRIC}", self.history[-1][1])
         if self._best_place() == len(self.history) - 1:
             self._best.save(result.step, aligner.state_tensors(), {"step": result.step})

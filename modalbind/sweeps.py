@@ -16,6 +16,7 @@ from modalbind.inputs import build_datasets
 from modalbind.measure import measure
 from modalbind.pipeline import align, evaluate, open_finished
 from modalbind.plugin_manager import load_plugins
+from modalbind.processes import check_alone
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved, resolve
 from modalbind.recipe.schema import CalibrationSection
@@ -60,6 +61,7 @@ def sweep(
     Raises:
         InputError: Before anything is trained, if the data has no such fold or `out` is taken.
     """
+    check_alone("a sweep")
     plan = plan_sweep(recipe, seeds, folds)
     path = out or (latest_run_path() if resume else default_run_path(plan.recipe))
     plan.start(path, resume=resume, force=force)

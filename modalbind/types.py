@@ -112,6 +112,8 @@ class AnchorSide:
 class PairBatch:
     """One batch of pairs, padded.
 
+    Of several processes each has its own rows of the features; all else is of the whole batch.
+
     Attributes:
         features: Float32 `(n, time, ...)`, or `(n, ...)` when nothing is padded.
         valid_mask: Bool `(n, time)`, True = real data; None when nothing is padded.

@@ -19,6 +19,7 @@ import typer
 from modalbind.cli import ablation, authoring, listings, runs, scaffolding
 from modalbind.cli.output import Debug, print_versions
 from modalbind.errors import ModalbindError
+from modalbind.processes import check_alone, read_rank, settle
 
 PROGRAM = "modalbind"
 INTERRUPTED = 130
@@ -31,6 +32,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+SHARED = ("align", "embed")
+"""Commands that several processes may run together."""
+
 app.command("align")(runs.align)
 app.command("evaluate")(runs.evaluate)
 app.command("embed")(runs.embed)
@@ -51,6 +55,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(
         False,
         "--version",
@@ -61,6 +66,8 @@ def _root(
     debug: Debug = False,
 ) -> None:
     """Take the options that stand before a command."""
+    if context.invoked_subcommand not in SHARED:
+        check_alone(f"`{context.invoked_subcommand}`")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -70,9 +77,14 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args) or ["--help"]
     state: dict[str, bool] = {}
-    logging.basicConfig(level=logging.WARNING, format=f"{PROGRAM}: %(levelname)s: %(message)s")
+    # Of the processes of one run, the first alone says what all of them find.
+    level = logging.ERROR if read_rank()[0] > 0 else logging.WARNING
+    logging.basicConfig(level=level, format=f"{PROGRAM}: %(levelname)s: %(message)s")
     # The hub's client tells each retry twice over; what comes of them is our one line.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if read_rank()[1] > 1:
+        # Nor what torch has to say of a connection to a process that is gone.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     command = typer.main.get_command(app)
     try:
         result: Any = command.main(given, PROGRAM, standalone_mode=False, obj=state)
@@ -81,7 +93,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last door: all that leaves is one line
         if state.get("debug"):
             traceback.print_exc()
-        return _report(f"{PROGRAM}: error: {_one_line(error)}", _exit_code(error))
+        line, code = settle(error, _one_line(error), _exit_code(error))
+        return _report(f"{PROGRAM}: error: {line}", code) if line else code
     if result == INTERRUPTED:
         _report(f"{PROGRAM}: interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0
@@ -109,5 +122,6 @@ def _is_usage(error: Any) -> bool:
 
 
 def _report(line: str, code: int) -> int:
-    print(line, file=sys.stderr)
+    if code != INTERRUPTED or read_rank()[0] == 0:  # all processes of a run are interrupted
+        print(line, file=sys.stderr)
     return code

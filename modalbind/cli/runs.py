@@ -21,6 +21,7 @@ from modalbind.cli.options import (
 from modalbind.cli.output import Debug, Json, print_json, print_mapping, print_result
 from modalbind.errors import RecipeError
 from modalbind.plugin_manager import load_plugins
+from modalbind.processes import read_rank
 from modalbind.recipe.load import Request, build_request
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def align(
         _print_result(summary, report.render_summary_terminal(summary), path, json)
     else:
         run = pipeline.align(chosen, out=out, resume=resume, force=force, console=console)
+        if read_rank()[0] > 0:
+            return
         _print_result(run.report, report.render_terminal(run.report), run.path, json)
 
 
@@ -254,6 +257,8 @@ def embed(
 
     given = _read_texts(inputs) if modality == "text" else inputs
     rows = pipeline.embed_files(run, modality, given, out, windows, overrides=tuple(set_ or ()))
+    if read_rank()[0] > 0:
+        return
     if json:
         print_json({"out": str(out), "modality": modality, "rows": rows})
     else:

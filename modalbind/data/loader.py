@@ -1,7 +1,8 @@
 """Seeded training batches.
 
 What a batch holds depends on (seed, epoch, sample) alone: not on the number of worker processes,
-not on where a run was resumed. Captions and augmentations are drawn per sample and epoch.
+nor of those that train, not on where a run was resumed. Captions and augmentations are drawn per
+sample and epoch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from modalbind.data.collate import Columns, build_side, lay_out, list_columns, p
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.store import SampleStore
 from modalbind.errors import BrokenSampleError
+from modalbind.processes import share_of
 from modalbind.types import PairBatch
 
 Augmentation = Callable[[Any, torch.Generator], Any]
@@ -123,10 +125,14 @@ class FeatureSet(Dataset[Tensor]):
         self.store = store
         self.augmentations = augmentations or Augmentations()
         self.seed = seed
-        self.is_padded = store.modality.is_padded if known is None else known.is_padded
         self._known = known
         self._budget = memory_mib * 2**20
         self._kept: dict[int, Tensor] = {}
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether the first axis of the features varies."""
+        return self.store.modality.is_padded if self._known is None else self._known.is_padded
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -175,7 +181,7 @@ class TrainingBatches:
         batch_size: int,
         source_weights: Sequence[float],
         workers: int = 0,
-        against_bank: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         """Plan batches of `batch_size` samples; the last of an epoch may be smaller.
 
@@ -186,8 +192,8 @@ class TrainingBatches:
             batch_size: Samples per batch.
             source_weights: Of the data sets in an epoch.
             workers: Loader processes.
-            against_bank: Compare each row with the anchors of all training samples, not with
-                those of its batch.
+            share: Rank of this process and number of them: each plans the same batches, and
+                reads its own rows of them alone.
         """
         self.features = features
         self.banks = banks
@@ -195,10 +201,9 @@ class TrainingBatches:
         self.batch_size = min(batch_size, len(features))
         self.source_weights = source_weights
         self.workers = workers
+        self.share = share
         self.lengths: Lengths | None = None
         self.columns: dict[str, Columns] = {}
-        if against_bank:
-            self.columns = {side: self._list_columns(side) for side in side_weights}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -250,6 +255,10 @@ class TrainingBatches:
         """Return the samples of batch `position` of an epoch's order."""
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def use_bank(self) -> None:
+        """Compare each row with the anchors of all training samples, not those of its batch."""
+        self.columns = {side: self._list_columns(side) for side in self.side_weights}
+
     def _list_columns(self, side: str) -> Columns:
         bank = self.banks[side]
         anchors = (
@@ -272,6 +281,15 @@ class TrainingBatches:
             start = derive_seed(self.features.seed, "cut", epoch, key) % (len(item) - size + 1)
             stretches.append(item[start : start + size])
         return stretches
+
+    def slice_own(self, indices: list[int]) -> list[int]:
+        """Return the samples of a batch that this process reads.
+
+        Where there are fewer than processes, some have none of their own: they read the first, as
+        every process takes part in a step, and the training loop leaves it out.
+        """
+        own = share_of(len(indices), *self.share)
+        return indices[own.start : own.stop] or indices[:1]
 
     def _build_batch(
         self, epoch: int, position: int, indices: list[int], features: list[Tensor]
@@ -343,4 +361,5 @@ class _PlannedBatches:
         for epoch, position in self.plan:
             if epoch != current:
                 current, order = epoch, self.batches.order(epoch)
-            yield [(epoch, index) for index in self.batches.slice_order(order, position)]
+            indices = self.batches.slice_order(order, position)
+            yield [(epoch, index) for index in self.batches.slice_own(indices)]

@@ -15,6 +15,7 @@ from modalbind.data.samples import CheckedSamples, Sample, check_samples, group_
 from modalbind.data.splits import split_pairs, take_test_pairs
 from modalbind.data.store import SampleStore, has_files
 from modalbind.errors import DataError
+from modalbind.processes import join
 from modalbind.recipe.schema import DataSection
 
 SHUFFLE_SEED = 1
@@ -115,7 +116,8 @@ def prepare_data(
     left["train"] = anchored
     _check_not_empty(left, skipped, 0 if tests_all else 2)
     train = _shuffle_anchors(left["train"]) if section.shuffle_pairs else left["train"]
-    knows_overlap = section.check == "decode" and not tests_all
+    # Hashed by the process that reports it.
+    knows_overlap = section.check == "decode" and not tests_all and join().is_first
     return PreparedData(
         store,
         tuple(weights),

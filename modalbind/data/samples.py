@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modalbind.errors import BrokenSampleError, DataError
+from modalbind.processes import join, share_of
 from modalbind.types import Pair
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ def check_samples(
     max_broken_fraction: float,
     threads: int = 2,
 ) -> CheckedSamples:
-    """Try every sample once.
+    """Try every sample once; several processes try their shares.
 
     Args:
         samples: What to try.
@@ -156,10 +157,14 @@ def check_samples(
             return sample.key, error.reason, error.detail
         return None
 
+    processes = join()
+    own = share_of(len(samples), processes.rank, processes.count)
     with ThreadPoolExecutor(threads) as pool:
-        verdicts = list(pool.map(try_one, samples))
-    kept = tuple(s for s, verdict in zip(samples, verdicts, strict=True) if verdict is None)
-    broken = tuple(verdict for verdict in verdicts if verdict is not None)
+        verdicts = zip(own, pool.map(try_one, samples[own.start : own.stop]), strict=True)
+        found = [(place, fault) for place, fault in verdicts if fault is not None]
+    faults = {place: fault for part in processes.gather(found) for place, fault in part}
+    kept = tuple(sample for place, sample in enumerate(samples) if place not in faults)
+    broken = tuple((key, reason, detail) for key, reason, detail in faults.values())
     checked = CheckedSamples(kept, broken)
     if broken:
         listed = "; ".join(f"{key} ({reason})" for key, reason, _ in broken[:LISTED_BROKEN])

@@ -26,6 +26,7 @@ from modalbind.objectives.chunks import (
     count_asking,
     slice_side,
 )
+from modalbind.processes import share_of
 from modalbind.recipe.schema import TrainSection
 from modalbind.training.gather import gather_rows
 from modalbind.training.optimizer import build_optimizer, learning_rate_factor
@@ -87,7 +88,9 @@ class Aligner:
             yield self._take_step(step, epoch, batch)
 
     def _take_step(self, step: int, epoch: int, batch: PairBatch) -> StepResult:
-        set_seed(derive_seed(self.seed, "step", step) % 2**32)
+        # Each process draws its own randomness: its rows are others.
+        rank = self.accelerator.process_index
+        set_seed(derive_seed(self.seed, "step", step, *([rank] if rank else [])) % 2**32)
         self._set_rates(step)
         progress = step / max(1, self.total_steps)
         scales = {side: holder(progress) for side, holder in self.scales.items()}
@@ -112,7 +115,7 @@ class Aligner:
             lr=self.optimizer.param_groups[-1]["lr"],
             scale=float(scales[batch.sides[0].modality][0].detach()),
             grad_norm=norm,
-            samples=len(batch.samples) * self.accelerator.num_processes,
+            samples=len(batch.samples),
         )
 
     def _set_rates(self, step: int) -> None:
@@ -127,7 +130,9 @@ class Aligner:
         mask = None if batch.valid_mask is None else batch.valid_mask.to(device)
         size = self.section.micro_batch_size
         sides = [_move_side(side, device) for side in batch.sides]
-        if size is None or size >= len(features):
+        # As the largest share of a process has it: all take the same way.
+        rows = -(-len(batch.samples) // self.accelerator.num_processes)
+        if size is None or size >= rows:
             with self.accelerator.autocast():
                 embeddings = self._embed(features, mask)
             loss = self._compute_loss(embeddings, sides, scales)
@@ -211,17 +216,19 @@ class Aligner:
         with torch.no_grad(), self.accelerator.autocast():
             for part in parts:
                 states.append(_random_state())
-                pieces.append(self.tower(*part))
+                pieces.append(self.plain_tower(*part))
         embeddings = torch.cat(pieces).detach().requires_grad_()
         loss = self._compute_loss(embeddings, sides, scales)
         self.accelerator.backward(loss)
         assert embeddings.grad is not None
-        for part, state, gradient in zip(
-            parts, states, torch.split(embeddings.grad, size), strict=True
+        # Processes exchange gradients once a step: with the last part, when all are summed up.
+        towers = [self.plain_tower] * (len(parts) - 1) + [self.tower]
+        for part, state, gradient, tower in zip(
+            parts, states, torch.split(embeddings.grad, size), towers, strict=True
         ):
             _restore_random_state(state)
             with self.accelerator.autocast():
-                piece = self.tower(*part)
+                piece = tower(*part)
             # The gradient already carries the loss scaling of mixed precision.
             piece.backward(gradient)
         return float(loss.detach())
@@ -241,7 +248,7 @@ class Aligner:
             scales: By side.
             shares: Of a side's asking rows, how many these rows hold; default: all.
         """
-        rows = gather_rows(embeddings.float())
+        rows = self._gather(embeddings.float(), len(sides[0].positives))
         terms = [
             (side, share)
             for side, share in zip(sides, shares or [1.0] * len(sides), strict=True)
@@ -266,6 +273,13 @@ class Aligner:
             if len(side.embeddings)
         ]
         return sum(w * chance for w, chance in terms) / sum(w for w, _ in terms)
+
+    def _gather(self, own: Tensor, count: int) -> Tensor:
+        """Return the rows of the whole batch; one that was read for want of any is left out."""
+        if self.accelerator.num_processes == 1:
+            return own
+        place = self.accelerator.process_index, self.accelerator.num_processes
+        return gather_rows(own[: len(share_of(count, *place))])
 
     def _clip(self, step: int) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modalbind import pipeline
+from modalbind import fit
 from modalbind.anchors import open_anchor
 from modalbind.anchors.cache import AnchorCache
 from modalbind.closed_form import fit_head
@@ -198,7 +198,7 @@ def run_modalbind(bench: Bench, seed: int, overrides: Sequence[str]) -> Curve:
         _list_items(own, side)
     clock = Clock()
     embed_training_anchors(own)
-    tower = pipeline._build_tower(own.resolved, own.inputs)
+    tower = fit.build_run_tower(own.resolved, own.inputs)
 
     def score() -> None:
         with clock.paused():
@@ -210,11 +210,11 @@ def run_modalbind(bench: Bench, seed: int, overrides: Sequence[str]) -> Curve:
         curve.final = own.score(tower, pools)
         return curve
     known, moving = keep_frozen_outputs(tower, own.resolved, own.inputs, lambda _: None)
-    batches = pipeline._build_batches(own.resolved, own.inputs, known)
+    batches = fit.build_batches(own.resolved, own.inputs, known)
     if recipe.train.head_start != "none":
         fit_head(tower, own.inputs, recipe, recipe.train.head_start)
         score()
-    total = pipeline._count_steps(recipe, batches)
+    total = fit.count_steps(recipe, batches)
     aligner = Aligner(
         moving,
         build(own.resolved.objective, own.resolved.objective_options),

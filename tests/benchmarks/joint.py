@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from modalbind import pipeline
+from modalbind import fit
 from modalbind.anchors import open_anchor
 from modalbind.anchors.cache import AnchorCache
 from modalbind.data.samples import list_anchors
@@ -210,9 +210,9 @@ def run_joint(bench: Bench, seed: int, how: Joint, towers: type[AnchorTowers]) -
     own = bench.change([f"train.epochs={how.epochs}", f"train.lr={how.lr}"], seed)
     curve, clip = Curve(), towers(own)
     set_seed(seed)
-    tower = pipeline._build_tower(own.resolved, own.inputs)
-    batches = pipeline._build_batches(own.resolved, own.inputs)
-    total = pipeline._count_steps(own.recipe, batches)
+    tower = fit.build_run_tower(own.resolved, own.inputs)
+    batches = fit.build_batches(own.resolved, own.inputs)
+    total = fit.count_steps(own.recipe, batches)
     step_once = _Step(tower, clip, how)
     for side in step_once.sides:  # tokenised and resized beforehand
         keys = {key[side] for key in step_once.drawn.values()} - {None}

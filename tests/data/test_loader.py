@@ -252,9 +252,9 @@ def test_against_a_bank_all_training_anchors_are_columns() -> None:
     samples = make_samples(5)
     others = make_samples(9)[5:]  # of a test: in the bank, and no column
     bank = make_bank([*others, *samples])
-    batches = make_batches(samples, against_bank=True)
+    batches = make_batches(samples)
     batches.banks = {"text": bank}
-    batches.columns = {"text": batches._list_columns("text")}
+    batches.use_bank()
     batches.features.augmentations = Augmentations()
     ordinary = make_batches(samples)
     for (_, found), (_, own) in zip(batches.iterate(0, 2), ordinary.iterate(0, 2), strict=True):
@@ -279,7 +279,8 @@ def test_against_a_bank_all_training_anchors_are_columns() -> None:
 
 
 def test_what_mixes_rows_sees_dense_targets() -> None:
-    batches = make_batches(make_samples(5), against_bank=True)
+    batches = make_batches(make_samples(5))
+    batches.use_bank()
     ((_, batch),) = batches.iterate(0, 1)
     assert not batch.sides[0].positives.is_sparse and batch.sides[0].positives.shape == (4, 15)
 
