@@ -48,7 +48,8 @@ _ENDED = "ended"
 
 def read_rank() -> tuple[int, int]:
     """Return the number of this process, from 0, and how many there are."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    count = int(os.environ.get("WORLD_SIZE") or 1)
+    return int(os.environ.get("RANK") or 0) if count > 1 else 0, count
 
 
 def check_alone(what: str) -> None:
