@@ -48,7 +48,8 @@ _ENDED = "ended"
 
 def read_rank() -> tuple[int, int]:
     """Return the number of this process, from 0, and how many there are."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    count = int(os.environ.get("WORLD_SIZE") or 1)
+    return int(os.environ.get("RANK") or 0) if count > 1 else 0, count
 
 
 def check_alone(what: str) -> None:
@@ -171,10 +172,12 @@ class Processes:
         if isinstance(error, PeerError):
             return ("" if error.was_said else line), exit_code
         # A collective fails when a peer is gone: which one is known a little later.
-        if _is_of_collective(error) and (ending := self._await_ending()) is not None:
-            return ("" if not ending.is_lost else ending.line), ending.exit_code
-        first = self._post(self._store, _Ending(self.rank, exit_code, line))
-        return (line if first.rank == self.rank else ""), first.exit_code
+        if _is_of_collective(error):
+            self._await_ending()
+        if self._ending is None:
+            self._ending = self._post(self._store, _Ending(self.rank, exit_code, line))
+        is_said_here = self._ending.is_lost or self._ending.rank == self.rank
+        return (self._ending.line if is_said_here else ""), self._ending.exit_code
 
     def leave(self) -> None:
         """Leave in order; the first process goes last, as it may keep the store."""
@@ -186,14 +189,16 @@ class Processes:
         if self._ending is None and dist.is_initialized():
             dist.destroy_process_group()
         until = time.monotonic() + 2 * GRACE_S
+        gone = self._ending.rank if self._ending is not None and self._ending.is_lost else None
+        others = [_left_key(rank) for rank in range(1, self.count) if rank != gone]
         with suppress(dist.DistError):
-            left = self._store.add("left", 1)
-            while self.is_first and left < self._count_alive() and time.monotonic() < until:
+            self._store.set(_left_key(self.rank), "")
+            while self._is_awaited(others) and time.monotonic() < until:
                 time.sleep(0.05)
-                left = self._store.add("left", 0)
 
-    def _count_alive(self) -> int:
-        return self.count - int(self._ending is not None and self._ending.is_lost)
+    def _is_awaited(self, left_keys: list[str]) -> bool:
+        """Say whether this process stays until those keys are there."""
+        return self.is_first and bool(left_keys) and not self._store.check(left_keys)
 
     def _next_key(self) -> str:
         # Every process comes to the same places in the same order.
@@ -217,11 +222,10 @@ class Processes:
             time.sleep(pause)
             pause = min(1.5 * pause, MAX_PAUSE_S)
 
-    def _await_ending(self) -> _Ending | None:
+    def _await_ending(self) -> None:
         until = time.monotonic() + self._lost_after_s + GRACE_S
         while self._ending is None and time.monotonic() < until:
             time.sleep(0.1)
-        return self._ending
 
     def _post(self, store: Store, ending: _Ending) -> _Ending:
         """Say that this process ends; return what was said first."""
@@ -238,28 +242,31 @@ class Processes:
 
         pause = max(0.5, self._lost_after_s / BEATS)
         watched = range(1, self.count) if self.is_first else range(1)
-        seen = {rank: ("", time.monotonic()) for rank in watched}
+        # Until it is first seen, a process may still be starting.
+        seen = {rank: ("", time.monotonic() + JOIN_S) for rank in watched}
         beat = 0
-        while self._ending is None and not self._left.wait(pause):
+        while self._ending is None:
             beat += 1
             try:
                 self._ending = self._look(store, beat, seen)
             except dist.DistError:
                 self._ending = self._name_lost(0, NO_STORE)
-        if self._ending is None or self._left.wait(GRACE_S):
+            if self._left.wait(pause):
+                return
+        if self._left.wait(GRACE_S):
             return
         # The main thread waits for a collective that will never be complete.
         if self._ending.is_lost:
             print(f"modalbind: error: {self._ending.line}", file=sys.stderr, flush=True)  # noqa: T201
         with suppress(dist.DistError):
-            store.add("left", 1)
+            store.set(_left_key(self.rank), "")
         os._exit(self._ending.exit_code)
 
     def _look(self, store: Store, beat: int, seen: dict[int, tuple[str, float]]) -> _Ending | None:
         store.set(f"beat/{self.rank}", str(beat))
         if (ending := _read_ending(store)) is not None:
             return ending
-        for rank in seen:
+        for rank in [rank for rank in seen if not store.check([_left_key(rank)])]:
             found = store.get(f"beat/{rank}").decode() if store.check([f"beat/{rank}"]) else ""
             if found != seen[rank][0]:
                 seen[rank] = (found, time.monotonic())
@@ -314,6 +321,10 @@ def _connect(rank: int, count: int) -> Store:
     # torchrun may start all processes again, and keep the store.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"modalbind/{attempt}", store)
+
+
+def _left_key(rank: int) -> str:
+    return f"left/{rank}"
 
 
 def _read_ending(store: Store) -> _Ending | None:

@@ -15,7 +15,7 @@ from modalbind.data.loader import Augmentations
 from modalbind.encoders import Tower
 from modalbind.encoders.head import LinearHead
 from modalbind.errors import InputError, PeerError, RecipeError
-from modalbind.processes import Processes, check_alone, settle
+from modalbind.processes import Processes, check_alone, read_rank, settle
 
 
 def test_one_process_shares_with_nobody():
@@ -25,6 +25,13 @@ def test_one_process_shares_with_nobody():
     assert alone.gather(3) == [3]
     alone.meet()
     assert settle(ValueError(), "line", 1) == ("line", 1)
+
+
+def test_a_rank_without_a_number_of_processes_is_alone(monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    assert read_rank() == (0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert read_rank() == (3, 4)
 
 
 def test_what_a_peer_has_said_is_not_said_again():

@@ -52,8 +52,17 @@ BROKEN = ("star2.json", "arrow5.json")
 TEXTS = [f"text {number}" for number in range(40)]
 
 
-def spawn(folder: Path, group: str, count: int, job: Callable[[int], int | None]) -> list[int]:
-    """Fork a group, let each member do the job, and return their exit codes."""
+def spawn(
+    folder: Path,
+    group: str,
+    count: int,
+    job: Callable[[int], int | None],
+    stopped: int | None = None,
+) -> list[int]:
+    """Fork a group, let each member do the job, and return their exit codes.
+
+    One that stops, neither dead nor alive, is killed when the others have ended.
+    """
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -76,7 +85,12 @@ def spawn(folder: Path, group: str, count: int, job: Callable[[int], int | None]
                 sys.stderr.flush()
                 os._exit(code)
         members.append(member)
-    return [os.waitstatus_to_exitcode(os.waitpid(member, 0)[1]) for member in members]
+    codes = {}
+    for rank in sorted(range(count), key=lambda rank: rank == stopped):
+        if rank == stopped:
+            os.kill(members[rank], signal.SIGKILL)
+        codes[rank] = os.waitstatus_to_exitcode(os.waitpid(members[rank], 0)[1])
+    return [codes[rank] for rank in range(count)]
 
 
 def compute_steps(folder: Path, count: int, rank: int) -> None:
@@ -344,8 +358,14 @@ class Groups:
         self.folder = folder
         self.codes: dict[str, list[int]] = {}
 
-    def start(self, name: str, count: int, job: Callable[[int], int | None]) -> None:
-        self.codes[name] = spawn(self.folder, name, count, job)
+    def start(
+        self,
+        name: str,
+        count: int,
+        job: Callable[[int], int | None],
+        stopped: int | None = None,
+    ) -> None:
+        self.codes[name] = spawn(self.folder, name, count, job, stopped)
 
     def align(self, name: str, out: str, *more: str) -> Callable[[], int]:
         return lambda: run_align(self.folder, name, out, *more)
@@ -386,6 +406,8 @@ class Groups:
         self.start("slow", 2, lambda _: slow_measuring(self.align("run", "slow")))
         kill = partial(interrupted_at, 5, signal.SIGKILL, 1, self.align("run", "killed"))
         self.start("killed", 3, lambda _: kill())
+        halt = partial(interrupted_at, 5, signal.SIGSTOP, 1, self.align("run", "stopped"))
+        self.start("stopped", 3, lambda _: halt(), stopped=1)
         measuring = self.align("run", "measuring")
         self.start("measuring", 3, lambda _: killed_while_measuring(measuring))
         self.start("bad", 3, lambda _: self.align("nonsense", "bad")())

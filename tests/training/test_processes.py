@@ -174,8 +174,9 @@ def test_the_others_wait_for_a_long_evaluation(left, codes):
     assert codes["slow"] == [0, 0], printed(left, "slow", 2)
 
 
-@pytest.mark.parametrize(("group", "victim"), [("killed", 1), ("measuring", 0)])
-def test_a_killed_process_ends_the_others_and_is_named(left, codes, group, victim):
+@pytest.mark.parametrize(("group", "victim"), [("killed", 1), ("stopped", 1), ("measuring", 0)])
+def test_a_lost_process_ends_the_others_and_is_named(left, codes, group, victim):
+    """In a step, where the others wait for its tensors, or while they wait for what it says."""
     assert codes[group] == [-9 if rank == victim else 1 for rank in range(3)]
     texts = printed(left, group, 3)
     for rank in {0, 1, 2} - {victim}:
