@@ -248,7 +248,7 @@ class TrainingBatches:
             indices = self.slice_order(orders[epoch], position)
             if self.lengths is not None:
                 step = epoch * self.steps_per_epoch + position
-                features = self._cut(features, epoch, indices, step)
+                features = self._cut(features, epoch, self.slice_own(indices), step)
             yield epoch, self._build_batch(epoch, position, indices, features)
 
     def slice_order(self, order: list[int], position: int) -> list[int]:

@@ -37,6 +37,7 @@ from modalbind.types import AnchorItem
 MARGIN = 0.01
 """Below the baseline's final recall@10 that still counts as no loss."""
 STEPS_BETWEEN_SCORES = 5
+HELD = 3
 BOTH_SIDES = "anchor.sides={text: 1, image: 1}"
 
 
@@ -69,8 +70,14 @@ class Curve:
     final: dict[str, float] = field(default_factory=dict)
 
     def seconds_to(self, wanted: float) -> float:
-        """CPU seconds at the first score that is at least `wanted`; infinite if none is."""
-        return next((s for s, recall in self.points if recall >= wanted), math.inf)
+        """CPU seconds at the first score from which `HELD` in a row reach `wanted`, or infinity.
+
+        One alone may be luck; near the end those that are left count.
+        """
+        for place, (seconds, _) in enumerate(self.points):
+            if all(recall >= wanted for _, recall in self.points[place : place + HELD]):
+                return seconds
+        return math.inf
 
 
 @dataclass(frozen=True, eq=False)
