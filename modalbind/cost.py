@@ -6,11 +6,14 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class CostMeter:
@@ -23,6 +26,7 @@ class CostMeter:
     def __init__(self) -> None:
         """Start nothing."""
         self.pairs_seen = 0
+        self._stages: dict[str, float] = {}
         self._energy: Any = None
         self._seconds = self._cpu_seconds = 0.0
         self._before: Mapping[str, Any] = {}
@@ -43,13 +47,38 @@ class CostMeter:
         if self._energy is not None:
             self._energy.stop()
 
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the seconds of a stage."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._stages[name] = self._stages.get(name, 0.0) + time.monotonic() - start
+
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield items, and count the seconds until each is there as stage `waiting`."""
+        iterator = iter(items)
+        while True:
+            with self.stage("waiting"):
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
+
     def go_on_from(self, before: Mapping[str, Any]) -> None:
         """Add what `read` returned at the step that a stopped run goes on from."""
         self._before = before
 
-    def read(self) -> dict[str, float | int | None]:
-        """Return seconds, cpu_seconds, kwh (None without a meter), pairs_seen, peak_rss_mib."""
+    def read(self) -> dict[str, Any]:
+        """Return seconds, cpu_seconds, kwh (None without a meter), pairs_seen, peak_rss_mib.
+
+        And stages, the seconds of each; `waiting` is part of `training`.
+        """
         before = self._before
+        stages = dict(before.get("stages", {}))
+        for name, seconds in self._stages.items():
+            stages[name] = stages.get(name, 0.0) + seconds
         kwh = None
         if self._energy is not None:
             self._energy.flush()
@@ -59,6 +88,7 @@ class CostMeter:
             "cpu_seconds": _cpu_seconds() - self._cpu_seconds + before.get("cpu_seconds", 0.0),
             "kwh": kwh,
             "pairs_seen": self.pairs_seen + before.get("pairs_seen", 0),
+            "stages": stages,
             "peak_rss_mib": max(_peak_rss_mib(), before.get("peak_rss_mib", 0.0)),
         }
 

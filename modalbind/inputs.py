@@ -255,7 +255,7 @@ def open_inputs(
         recipe.evaluation.language_shares, _name_text_encoders(modality, anchor), root
     )
     prompts = _read_prompts(recipe.evaluation.zero_shot, side_file, data.test, tests_all)
-    wanted = _collect_items(data, [t for t in (test, val) if t], prompts, sides)
+    wanted = collect_items(data, [t for t in (test, val) if t], prompts, sides)
     banks = _embed_banks(anchor, wanted, on_progress) if embeds else _empty_banks(anchor, wanted)
     class_sets = tuple(found.embed(banks["text"]) for found in prompts) if embeds else ()
     return RunInputs(
@@ -514,15 +514,26 @@ def _read_classes(
 
 
 Wanted = dict[str, dict[Any, AnchorItem]]
+"""Anchor-side items by modality and key in the bank."""
 
 
-def _collect_items(
+def collect_items(
     data: PreparedData,
     plans: Sequence[TestPlan],
     prompts: Sequence[_ClassPrompts],
     sides: Mapping[str, float],
 ) -> Wanted:
-    """Gather each anchor-side item that training or a test needs, once."""
+    """Gather each anchor-side item that training or a test needs, once.
+
+    Args:
+        data: Samples by use.
+        plans: Of the tests.
+        prompts: Of zero-shot classes.
+        sides: That training pairs samples with.
+
+    Returns:
+        By modality and key in the bank.
+    """
     sample_keys = (
         (side, key)
         for side in sides

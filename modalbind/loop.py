@@ -63,7 +63,7 @@ def take_steps(
         return
     ends = False
     with _sigterm_noted() as terminated, progress.steps(total, start) as show:
-        for result in aligner.run(batches.iterate(start, total), start):
+        for result in aligner.run(meter.waiting(batches.iterate(start, total)), start):
             if is_first:
                 directory.log_step(result)
             accelerator.log({"loss": result.loss, "lr": result.lr}, step=result.step)

@@ -75,7 +75,7 @@ def _add_closed_forms(
     quick = replace(rules, section=rules.section.model_copy(update={"bootstrap": 0}))
 
     def score(embeddings: Tensor) -> list[RetrievalRow]:
-        samples = _sample_pool(resolved, inputs, embeddings)
+        samples = sample_pool(resolved, inputs, embeddings)
         return score_by_language(quick, samples, inputs.data.test, pools)
 
     own = summarise_solver(recipe.train.solver, recipe.train.closed_form, measured.retrieval, rules)
@@ -96,7 +96,7 @@ def add_controls(
     trivial, used = predict_trivial(inputs, resolved.recipe)
     embedded: dict[Control, Pool] = {
         "shuffled": _embed_test(resolved, inputs, shuffled),
-        "trivial": _sample_pool(resolved, inputs, trivial),
+        "trivial": sample_pool(resolved, inputs, trivial),
     }
     for control, samples in embedded.items():
         measured.retrieval += score_by_language(rules, samples, inputs.data.test, pools, control)
@@ -143,10 +143,17 @@ def embed_as_tested(
 
 def _embed_test(resolved: Resolved, inputs: RunInputs, tower: Tower) -> Pool:
     samples = inputs.load_all(inputs.data.test)
-    return _sample_pool(resolved, inputs, embed_as_tested(resolved, inputs, tower, samples))
+    return sample_pool(resolved, inputs, embed_as_tested(resolved, inputs, tower, samples))
 
 
-def _sample_pool(resolved: Resolved, inputs: RunInputs, embeddings: Tensor) -> Pool:
+def sample_pool(resolved: Resolved, inputs: RunInputs, embeddings: Tensor) -> Pool:
+    """Return the test samples as a pool.
+
+    Args:
+        resolved: The recipe.
+        inputs: Test samples and their labels.
+        embeddings: Of these samples, `(n, dim)`.
+    """
     samples = inputs.data.test
     return Pool(
         resolved.modality.name,

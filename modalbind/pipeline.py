@@ -89,7 +89,8 @@ def align(
     def read_all() -> RunInputs:
         kept = None if force else directory.calibration_file
         device = str(accelerator.device)
-        return open_inputs(resolved, AnchorCache(), device, progress.count, calibration=kept)
+        with meter.stage("inputs"):
+            return open_inputs(resolved, AnchorCache(), device, progress.count, calibration=kept)
 
     def start() -> bool:
         return directory.start(recipe, resume=resume, force=force)
@@ -108,7 +109,8 @@ def align(
             inputs = ready or read_all()
             processes.meet()  # what one refuses, all do
             processes.share(lambda: _record_identity(directory, inputs, recipe.anchor.sides))
-        fit_tower(resolved, inputs, directory, accelerator, progress, meter)
+        with meter.stage("training"):
+            fit_tower(resolved, inputs, directory, accelerator, progress, meter)
         device = accelerator.device
         processes.share(lambda: _conclude(resolved, inputs, directory, device, meter))
     return Run(directory.path)
@@ -126,8 +128,9 @@ def _conclude(
     meter: CostMeter,
 ) -> None:
     """Measure the tower as it was published, and write the report."""
-    tower = load_tower(directory, resolved, inputs.anchor.dim).to(device)
-    measured = measure(resolved, inputs, tower, build_protocol(directory, resolved.recipe))
+    with meter.stage("evaluation"):
+        tower = load_tower(directory, resolved, inputs.anchor.dim).to(device)
+        measured = measure(resolved, inputs, tower, build_protocol(directory, resolved.recipe))
     if (count := join().count) > 1:
         measured.notes.append(f"{count} processes trained; the cost is that of the first")
     report = build_report(resolved.recipe, inputs, directory, measured, meter, str(device))

@@ -190,6 +190,15 @@ class OpenAnchor:
             return vectors
         return self.calibration.apply(modality, [item.language for item in items], vectors)
 
+    def find_missing(self, modality: str, items: Sequence[AnchorItem]) -> list[AnchorItem]:
+        """Return the items whose embeddings would have to be computed, equal ones once."""
+        if self._space is not None and _is_direct(self._space):
+            return []
+        keys = as_keys(item.content_hash for item in items)
+        distinct, first = np.unique(keys, return_index=True)
+        found, _ = self._lookup(modality, distinct)
+        return [items[position] for position in first[~found]]
+
     def _embed_uncalibrated(
         self, modality: str, items: Sequence[AnchorItem], on_progress: Progress | None
     ) -> Tensor:

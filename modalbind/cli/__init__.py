@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from modalbind.cli import ablation, authoring, listings, runs, scaffolding
+from modalbind.cli import ablation, authoring, listings, planning, runs, scaffolding
 from modalbind.cli.output import Debug, print_versions
 from modalbind.errors import ModalbindError
 from modalbind.processes import check_alone, read_rank, settle
@@ -36,6 +36,7 @@ SHARED = ("align", "embed")
 """Commands that several processes may run together."""
 
 app.command("align")(runs.align)
+app.command("plan")(planning.plan)
 app.command("evaluate")(runs.evaluate)
 app.command("embed")(runs.embed)
 app.command("ablate")(ablation.ablate)

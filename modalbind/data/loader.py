@@ -130,6 +130,16 @@ class FeatureSet(Dataset[Tensor]):
         self._kept: dict[int, Tensor] = {}
 
     @property
+    def is_known(self) -> bool:
+        """Whether the features are computed already."""
+        return self._known is not None
+
+    def count_kept(self) -> tuple[list[int], int]:
+        """Return the bytes of each sample's features that are kept, and of what may be kept."""
+        sizes = [item.nbytes for item in self._kept.values()]
+        return sizes, self._budget + sum(sizes)
+
+    @property
     def is_padded(self) -> bool:
         """Whether the first axis of the features varies."""
         return self.store.modality.is_padded if self._known is None else self._known.is_padded

@@ -170,6 +170,7 @@ class CostReport(Part):
     anchor_embeddings_computed: int
     anchor_embeddings_reused: int
     peak_rss_mib: float
+    stages: dict[str, float] = Field(default_factory=dict)
 
 
 class EnvironmentReport(Part):

@@ -15,7 +15,7 @@ from modalbind.report.languages import (
     LanguageRow,
     LanguagesReport,
 )
-from modalbind.report.models import GROUPS, RetrievalRow, RunReport, SumRow, ZeroShotRow
+from modalbind.report.models import GROUPS, CostReport, RetrievalRow, RunReport, SumRow, ZeroShotRow
 from modalbind.report.parts import Metric
 from modalbind.report.sweep import Spread, SweepSummary
 
@@ -26,6 +26,12 @@ _STYLES = {
     "anchor": "dim",
     "control": "dim",
 }
+
+
+def _describe_time(cost: CostReport) -> str:
+    """Say what a run took, and which of its stages took it."""
+    stages = [f"{name} {seconds:.1f}" for name, seconds in cost.stages.items()]
+    return f"{cost.seconds:.1f} s" + (f" ({', '.join(stages)})" if stages else "")
 
 
 def render_terminal(report: RunReport) -> RenderableType:
@@ -46,7 +52,7 @@ def render_terminal(report: RunReport) -> RenderableType:
     parts.append(
         Text(
             f"anchor {anchor.space} ({anchor.fingerprint[:16]}) {moved}, by {anchor.verified}; "
-            f"{cost.pairs_seen:,} pairs seen; {cost.seconds:.1f} s; "
+            f"{cost.pairs_seen:,} pairs seen; {_describe_time(cost)}; "
             f"{cost.anchor_embeddings_computed:,} anchor embeddings computed, "
             f"{cost.anchor_embeddings_reused:,} reused",
             style="" if anchor.is_unmoved else "bold red",

@@ -169,7 +169,7 @@ def test_layout_of_the_file(tmp_path):
     }  # fmt: skip
     assert set(found["cost"]) == {
         "seconds", "cpu_seconds", "kwh", "pairs_seen", "anchor_embeddings_computed",
-        "anchor_embeddings_reused", "peak_rss_mib",
+        "anchor_embeddings_reused", "peak_rss_mib", "stages",
     }  # fmt: skip
     assert set(found["environment"]) == {"versions", "seed", "commit", "device"}
 
