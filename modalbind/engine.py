@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +26,11 @@ from modalbind.rundir import TRACKERS_FOLDER
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """Of one exchange between processes; a process that is gone is noticed long before."""
 _KINDS = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+
+PROBE_SIZE = {"cpu": 256, "gpu": 4096}
+PROBE_TRIES = 4
+PROBE_GAIN = 1.2
+"""Least factor by which bfloat16 must be faster to be worth its rounding."""
 
 
 def build_engine(recipe: Recipe, folder: Path | None = None) -> Accelerator:
@@ -50,9 +56,10 @@ def build_engine(recipe: Recipe, folder: Path | None = None) -> Accelerator:
     if folder is not None and trackers:
         project = ProjectConfiguration(str(folder), logging_dir=str(folder / TRACKERS_FOLDER))
     has_none = count > 1 and torch.accelerator.current_accelerator(check_available=True) is None
+    precision = recipe.train.precision  # `auto` is settled before anything is trained
     accelerator = Accelerator(
         cpu=recipe.device == "cpu" or has_none,
-        mixed_precision=recipe.train.precision,
+        mixed_precision="no" if precision == "auto" else precision,
         log_with=trackers or None,
         project_config=project,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)],
@@ -64,6 +71,43 @@ def build_engine(recipe: Recipe, folder: Path | None = None) -> Accelerator:
             "torchrun, or with `accelerate launch` for several CPUs or GPUs and nothing else"
         )
     return accelerator
+
+
+def settle_precision(
+    recipe: Recipe, device: torch.device, say: Callable[[str], None] = lambda _: None
+) -> Recipe:
+    """Return the recipe with `train.precision: auto` decided by what a device does well.
+
+    Products of matrices are timed for a moment in float32 and in bfloat16, which some processors
+    compute hundreds of times slower.
+
+    Args:
+        recipe: Of the run.
+        device: That it trains on.
+        say: Told what was decided, and why.
+    """
+    if recipe.train.precision != "auto":
+        return recipe
+    size = PROBE_SIZE["cpu" if device.type == "cpu" else "gpu"]
+    full, half = (_time_products(size, kind, device) for kind in (torch.float32, torch.bfloat16))
+    is_faster = half < full / PROBE_GAIN
+    say(
+        f"precision {'bf16' if is_faster else 'float32'}: products of matrices in bfloat16 take "
+        f"{half / full:.2g} times as long here"
+    )
+    section = recipe.train.model_copy(update={"precision": "bf16" if is_faster else "no"})
+    return recipe.model_copy(update={"train": section})
+
+
+def _time_products(size: int, kind: torch.dtype, device: torch.device) -> float:
+    """Return the shortest of a few times, in seconds."""
+    left = torch.ones(size, size, dtype=kind, device=device)
+    times = []
+    for _ in range(PROBE_TRIES):
+        start = time.perf_counter()
+        float((left @ left)[0, 0])  # waits for the device
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def _check_device(name: str, processes: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from modalbind.cost import CostMeter
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.webdataset import shared_folder
 from modalbind.encoders import Tower
-from modalbind.engine import build_engine
+from modalbind.engine import build_engine, settle_precision
 from modalbind.errors import (
     AnchorMismatchError,
     BrokenSampleError,
@@ -85,6 +85,15 @@ def align(
     directory = RunDirectory(Path(processes.share(lambda: str(_choose_path(recipe, out, resume)))))
     progress, meter = Progress(console if first else None), CostMeter()
     accelerator = build_engine(recipe, directory.path)
+    if recipe.train.precision == "auto":
+        device = accelerator.device
+        kept = processes.share(
+            lambda: _settle_precision(recipe, device, directory if resume else None, progress)
+        )
+        section = recipe.train.model_copy(update={"precision": kept})
+        recipe = recipe.model_copy(update={"train": section})
+        resolved = replace(resolved, recipe=recipe)
+        accelerator = build_engine(recipe, directory.path)
 
     def read_all() -> RunInputs:
         kept = None if force else directory.calibration_file
@@ -114,6 +123,15 @@ def align(
         device = accelerator.device
         processes.share(lambda: _conclude(resolved, inputs, directory, device, meter))
     return Run(directory.path)
+
+
+def _settle_precision(
+    recipe: Recipe, device: torch.device, directory: RunDirectory | None, progress: Progress
+) -> str:
+    """Return the precision that a run was started with, or what this device does well."""
+    if directory is not None and directory.recipe_file.exists():
+        recipe = directory.read_recipe()
+    return str(settle_precision(recipe, device, progress.say).train.precision)
 
 
 def _choose_path(recipe: Recipe, out: Path | None, resume: bool) -> Path:

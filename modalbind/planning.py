@@ -27,7 +27,7 @@ from modalbind.closed_form import fit_solver
 from modalbind.data.loader import AnchorBank, Known, TrainingBatches, seeded_generator
 from modalbind.encoders import Tower
 from modalbind.encoders.tower import split_frozen
-from modalbind.engine import build_engine
+from modalbind.engine import build_engine, settle_precision
 from modalbind.errors import InputError, RecipeError
 from modalbind.evaluation.embed import embed_samples
 from modalbind.evaluation.pools import Pool, PoolPlan, build_pool
@@ -124,6 +124,8 @@ def plan_run(
             f"device '{elsewhere}' asked for; known: {', '.join(devices)}; name one of these"
         )
     resolved = resolve(recipe, load_plugins())
+    device = build_engine(resolved.recipe).device
+    resolved = replace(resolved, recipe=settle_precision(resolved.recipe, device, tell))
     accelerator = build_engine(resolved.recipe)
     plan = Plan(device=str(accelerator.device))
     with cost.CostMeter() as meter:
@@ -301,8 +303,9 @@ def _time_steps(aligner: Aligner, batches: TrainingBatches, total: int) -> _Step
             next(iter(batches.iterate(place, place + 1)))
         with _timed(times.again):
             found = next(iter(batches.iterate(place, place + 1)))
-        with _timed(times.compute):
-            list(aligner.run([found], place))
+        # The shorter of two: what else this machine does in between is no part of the run.
+        tries = [_time(lambda p=place, f=found: list(aligner.run([f], p))) for _ in range(2)]  # type: ignore[misc]
+        times.compute.append(min(tries))
         mask = found[1].valid_mask
         paddings.append(0.0 if mask is None else 1 - float(mask.float().mean()))
         # The ends of the run are timed in any case: schedules differ most there.

@@ -6,8 +6,11 @@ import pytest
 import torch
 import toy
 
+from modalbind import engine
 from modalbind.engine import build_engine
 from modalbind.errors import InputError
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,23 @@ def test_threads_and_device_are_those_of_the_recipe(tmp_path):
         assert str(engine.device) == "cpu"
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("half", "expected"), [(0.5, "bf16"), (0.9, "no"), (280.0, "no")])
+def test_precision_is_what_the_device_does_well(tmp_path, monkeypatch, half, expected):
+    times = {torch.float32: 1.0, torch.bfloat16: half}
+    monkeypatch.setattr(engine, "_time_products", lambda size, kind, device: times[kind])
+    said = []
+    recipe = toy.build_recipe(tmp_path, train={"precision": "auto"})
+    assert engine.settle_precision(recipe, CPU, said.append).train.precision == expected
+    assert len(said) == 1 and f"{half:.2g} times as long" in said[0]
+
+
+def test_a_precision_that_is_named_is_kept(tmp_path):
+    recipe = toy.build_recipe(tmp_path, train={"precision": "bf16"})
+    assert engine.settle_precision(recipe, CPU, lambda _: pytest.fail("no probe")) == recipe
+
+
+def test_a_probe_takes_a_moment():
+    seconds = engine._time_products(64, torch.float32, CPU)
+    assert 0 < seconds < 1

@@ -459,3 +459,20 @@ def test_levers_that_do_not_fit_are_refused(
     with pytest.raises((InputError, ValueError), match=found):
         pipeline.align(toy.build_recipe(toy_world, **changes), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_keeps_the_precision_that_it_was_started_with(
+    toy_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a machine where the probe would find the other one faster."""
+    recipe = toy.build_recipe(toy_world, train={"precision": "auto", "epochs": 2})
+    times = {"torch.float32": 1.0, "torch.bfloat16": 2.0}
+    monkeypatch.setattr(
+        "modalbind.engine._time_products", lambda size, kind, device: times[str(kind)]
+    )
+    run = pipeline.align(recipe, out=tmp_path / "run")
+    assert RunDirectory(run.path).read_recipe().train.precision == "no"
+    (run.path / "report.json").unlink()
+    times["torch.bfloat16"] = 0.1
+    again = pipeline.align(recipe, out=run.path, resume=True)
+    assert RunDirectory(again.path).read_recipe().train.precision == "no"

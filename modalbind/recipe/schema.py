@@ -270,7 +270,10 @@ class TrainSection(Section):
         default="cosine", description="After warm-up."
     )
     clip_norm: float | None = Field(default=1.0, gt=0, description="Largest gradient norm.")
-    precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="Mixed precision.")
+    precision: Literal["no", "bf16", "fp16", "auto"] = Field(
+        default="no",
+        description="Mixed precision; `auto` takes bf16 where a moment's probe finds it faster.",
+    )
     checkpoint_every: int = Field(
         default=0, ge=0, description="Steps between checkpoints; 0 = ten a run."
     )
