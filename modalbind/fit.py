@@ -17,6 +17,7 @@ from modalbind.cost import CostMeter
 from modalbind.data.loader import Augmentations, FeatureSet, Known, Lengths, TrainingBatches
 from modalbind.encoders import Tower, build_tower
 from modalbind.errors import RecipeError
+from modalbind.feature_cache import keep_features
 from modalbind.frozen_outputs import keep_frozen_outputs
 from modalbind.inputs import RunInputs
 from modalbind.loop import take_steps
@@ -80,7 +81,7 @@ def build_batches(
     Args:
         resolved: The recipe.
         inputs: Training samples and anchor embeddings.
-        known: Outputs of the frozen part of the tower, in place of features.
+        known: Outputs of the frozen part of the tower, or cached features, in place of features.
     """
     recipe, processes = resolved.recipe, join()
     stages: dict[str, list[Any]] = {"sample": [], "features": [], "batch": []}
@@ -153,6 +154,8 @@ def _take_steps(
     meter: CostMeter,
 ) -> None:
     known, moving = keep_frozen_outputs(tower, resolved, inputs, progress.say)
+    if known is None:
+        known = keep_features(resolved, inputs, progress.say)
     batches = build_batches(resolved, inputs, known)
     _check_rows_apart(tower, batches.features.augmentations)
     if (start := resolved.recipe.train.head_start) != "none":

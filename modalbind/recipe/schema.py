@@ -144,6 +144,11 @@ class DataSection(Section):
     shuffle_pairs: bool = Field(
         default=False, description="Control: give each training sample another one's texts."
     )
+    feature_cache: bool = Field(
+        default=False,
+        description="Keep the features of training samples on disk, in half precision, for this "
+        "run and the next; without augmentations of samples.",
+    )
     memory_mib: int = Field(default=1024, ge=0, description="Decoded samples kept in memory.")
     workers: int = Field(default=0, ge=0, description="Loader processes.")
 
