@@ -69,8 +69,8 @@ class AnchorTowers(nn.Module):
         return nn.functional.normalize(self.encode(side, read), dim=1)
 
     @torch.no_grad()
-    def embed_pools(self) -> list[Pool]:
-        """Return the test's pools as these towers embed them now."""
+    def embed_pools(self, language: str | None = None) -> list[Pool]:
+        """Return the test's pools (of a language) as these towers embed them now."""
         self.eval()
         return [
             build_pool(
@@ -83,6 +83,7 @@ class AnchorTowers(nn.Module):
                 ),
             )
             for plan in self.bench.inputs.test.pools
+            if language in (None, plan.language)
         ]
 
 
@@ -226,9 +227,7 @@ def run_joint(bench: Bench, seed: int, how: Joint, towers: type[AnchorTowers]) -
         step_once.take(batch, learning_rate_factor(step - 1, total, own.recipe.train))
         if step % STEPS_BETWEEN_SCORES == 0 or step == total:
             with clock.paused():
-                pools = clip.embed_pools()
-                wanted = [p for p in pools if step == total or p.language == "en"]
-                scores = own.score(tower, wanted)
+                scores = own.score(tower, clip.embed_pools(None if step == total else "en"))
                 curve.points.append((clock.read(), scores["audio->en"]))
     curve.final = scores
     return curve

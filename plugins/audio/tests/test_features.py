@@ -75,3 +75,9 @@ def test_a_floor_raises_silence_and_nothing_else() -> None:
     floor = (10.0 - OPTIONS.fbank_mean) / (2 * OPTIONS.fbank_std)
     assert torch.equal(floored, torch.maximum(plain, torch.tensor(floor)))
     assert plain.min() < floor - 1 and floored.max() == plain.max()
+
+
+def test_half_precision_is_smaller_than_the_sound_of_16_bits():
+    sound = torch.zeros(10 * 16_000, dtype=torch.int16)
+    features = compute_fbank(sound.float(), AudioOptions()).half()
+    assert features.nbytes < sound.nbytes
