@@ -25,7 +25,7 @@ from modalbind.plugin_manager import build
 from modalbind.processes import join
 from modalbind.progress import Progress
 from modalbind.recipe import Recipe, Resolved
-from modalbind.recipe.schema import Solver
+from modalbind.recipe.schema import Solver, TrainSection
 from modalbind.run import describe_encoder, publish_tower
 from modalbind.rundir import RunDirectory
 from modalbind.selection import Selection
@@ -157,7 +157,7 @@ def _take_steps(
     if known is None:
         known = keep_features(resolved, inputs, progress.say)
     batches = build_batches(resolved, inputs, known)
-    _check_rows_apart(tower, batches.features.augmentations)
+    _check_rows_apart(tower, batches.features.augmentations, resolved.recipe.train)
     if (start := resolved.recipe.train.head_start) != "none":
         # Also of a run that goes on: its checkpoint, if one can be read, replaces this.
         fit_run_head(tower, resolved, inputs, progress, start)
@@ -174,17 +174,21 @@ def _take_steps(
         selection.restore_best(aligner)
 
 
-def _check_rows_apart(tower: Tower, augmentations: Augmentations) -> None:
-    """Refuse what mixes the rows of a batch where each process has only its own."""
+def _check_rows_apart(tower: Tower, augmentations: Augmentations, section: TrainSection) -> None:
+    """Refuse what mixes the rows of a batch where not all of them are in one place at a time."""
     count = join().count
+    mixes = any(
+        isinstance(module, _BatchNorm) and module.training for module in tower.train().modules()
+    )
+    where = f"by {count} processes" if count > 1 else "with train.micro_batch_size"
     found = {
-        "an augmentation of whole batches": bool(augmentations.batch),
-        "batch normalisation that trains": any(
-            isinstance(module, _BatchNorm) and module.training for module in tower.train().modules()
-        ),
+        "an augmentation of whole batches": bool(augmentations.batch) and count > 1,
+        "batch normalisation that trains": mixes
+        and (count > 1 or section.micro_batch_size is not None),
     }
-    if count > 1 and (mixing := [name for name, is_there in found.items() if is_there]):
-        raise RecipeError(
-            f"{mixing[0]} by {count} processes asked for; it mixes rows, and each process has only "
-            "its own rows of a batch; leave it out, or train with one process"
-        )
+    for name, is_there in found.items():
+        if is_there:
+            raise RecipeError(
+                f"{name} {where} asked for; it mixes rows, and only a part of a batch is in one "
+                "place at a time; leave it out, freeze it, or train whole batches in one process"
+            )

@@ -16,6 +16,7 @@ from modalbind.encoders import Tower
 from modalbind.encoders.head import LinearHead
 from modalbind.errors import InputError, PeerError, RecipeError
 from modalbind.processes import Processes, check_alone, read_rank, settle
+from modalbind.recipe.schema import TrainSection
 
 
 def test_one_process_shares_with_nobody():
@@ -79,13 +80,21 @@ class Mixer(nn.Module):
 def test_what_mixes_rows_is_refused_to_several(monkeypatch, is_frozen, augmentations, found):
     encoder = Mixer()
     tower = Tower(encoder, LinearHead(4, 3), [encoder] if is_frozen else [])
-    fit._check_rows_apart(tower, augmentations)
+    fit._check_rows_apart(tower, augmentations, TrainSection())
     monkeypatch.setattr(fit, "join", lambda: SimpleNamespace(count=2))
     if found is None:
-        fit._check_rows_apart(tower, augmentations)
+        fit._check_rows_apart(tower, augmentations, TrainSection())
         return
-    with pytest.raises(RecipeError, match=f"{found}.*train with one process"):
-        fit._check_rows_apart(tower, augmentations)
+    with pytest.raises(RecipeError, match=f"{found}.*whole batches in one process"):
+        fit._check_rows_apart(tower, augmentations, TrainSection())
+
+
+def test_batch_statistics_are_refused_in_parts_of_a_batch():
+    """The gradient of parts would not be that of the batch; frozen ones have no statistics."""
+    encoder, section = Mixer(), TrainSection(micro_batch_size=2)
+    with pytest.raises(RecipeError, match=r"batch normalisation .* with train\.micro_batch_size"):
+        fit._check_rows_apart(Tower(encoder, LinearHead(4, 3)), Augmentations(), section)
+    fit._check_rows_apart(Tower(encoder, LinearHead(4, 3), [encoder]), Augmentations(), section)
 
 
 def test_a_device_by_number_is_refused_to_several(monkeypatch, tmp_path):

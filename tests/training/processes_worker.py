@@ -46,7 +46,11 @@ from modalbind.types import text_item
 
 LOST_AFTER_S = 2.0
 STEPS = 6
-MICRO = (None, 2)
+VARIANTS = {
+    "None": {},
+    "2": {"micro_batch_size": 2},
+    "bank": {"micro_batch_size": 2, "negatives": "bank", "lengths": {"start": 0.5, "until": 0.5}},
+}
 BROKEN = ("star2.json", "arrow5.json")
 """Of the test, in the shares of different processes."""
 TEXTS = [f"text {number}" for number in range(40)]
@@ -94,10 +98,10 @@ def spawn(
 
 
 def compute_steps(folder: Path, count: int, rank: int) -> None:
-    """Save gradients, weights and traffic of each step, for each size of micro-batches."""
+    """Save gradients, weights and traffic of each step, for each variant."""
     found = {}
-    for micro in MICRO:
-        recipe = write_recipe(folder, "steps", micro_batch_size=micro, batch_size=11).model_copy(
+    for name, train in VARIANTS.items():
+        recipe = write_recipe(folder, "steps", batch_size=11, **train).model_copy(
             update={"augment": ()}
         )
         resolved = resolve(recipe, load_plugins())
@@ -114,7 +118,7 @@ def compute_steps(folder: Path, count: int, rank: int) -> None:
             total_steps=STEPS,
             seed=0,
         )
-        found[str(micro)] = record_steps(aligner, fit.build_batches(resolved, inputs), count)
+        found[name] = record_steps(aligner, fit.build_batches(resolved, inputs), count)
     torch.save(found, folder / f"steps{count}-{rank}.pt")
 
 

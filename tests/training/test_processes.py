@@ -66,11 +66,11 @@ def load_steps(left: Path, count: int, micro: str) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize("micro", ["None", "2"])
+@pytest.mark.parametrize("micro", ["None", "2", "bank"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_gradients_and_weights_are_those_of_one_process(left, codes, count, micro):
     assert codes[f"steps{count}"] == [0] * count, printed(left, f"steps{count}", count)
-    (single,) = load_steps(left, 1, "None")
+    (single,) = load_steps(left, 1, "bank" if micro == "bank" else "None")
     for found in load_steps(left, count, micro):
         for gradient, expected in zip(found["gradients"], single["gradients"], strict=True):
             assert expected.abs().max() > 1e-3
@@ -79,7 +79,7 @@ def test_gradients_and_weights_are_those_of_one_process(left, codes, count, micr
         torch.testing.assert_close(found["scale"], single["scale"], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("micro", ["None", "2"])
+@pytest.mark.parametrize("micro", ["None", "2", "bank"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_all_processes_hold_the_same_bits(left, count, micro):
     first, *others = load_steps(left, count, micro)
@@ -88,7 +88,7 @@ def test_all_processes_hold_the_same_bits(left, count, micro):
         assert torch.equal(other["scale"], first["scale"])
 
 
-@pytest.mark.parametrize("micro", ["None", "2"])
+@pytest.mark.parametrize("micro", ["None", "2", "bank"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_gradients_travel_once_a_step(left, count, micro):
     """Seen from DistributedDataParallel's own hook: numbers reduced, and rounds of reducing."""
