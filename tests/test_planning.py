@@ -53,6 +53,7 @@ def test_a_plan_is_of_the_order_of_what_the_run_then_costs(toy_world: Path, tmp_
 def test_levers_are_factors_on_a_step(toy_world: Path) -> None:
     plan = plan_run(toy.build_recipe(toy_world))
     assert "encoder.patch_drop=0.5" not in plan.levers, "this encoder has no tokens"
+    assert "train.precision=bf16" not in plan.levers, "half precision is no help to a CPU"
     assert all(factor >= 1.1 for factor in plan.levers.values())
 
 

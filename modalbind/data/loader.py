@@ -265,6 +265,11 @@ class TrainingBatches:
         """Return the samples of batch `position` of an epoch's order."""
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def list_samples(self, step: int) -> list[Sample]:
+        """Return the samples of the batch that step `step` (from 0) of a run takes."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        return [self.features.samples[i] for i in self.slice_order(self.order(epoch), position)]
+
     def use_bank(self) -> None:
         """Compare each row with the anchors of all training samples, not those of its batch."""
         self.columns = {side: self._list_columns(side) for side in self.side_weights}
