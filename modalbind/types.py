@@ -93,7 +93,7 @@ class AnchorSide:
             A row of zeros has no anchor on this side.
         excluded: Bool `(n, m)`: columns that are neither positive nor negative for a row
             because they share its positive key. Where the columns are a whole bank, this and
-            `positives` are sparse (COO) tensors.
+            `positives` are sparse tensors, by coordinates.
         weight: Share of this side in the loss.
     """
 
