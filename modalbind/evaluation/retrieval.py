@@ -13,7 +13,7 @@ orders, so constant embeddings score chance, and nothing depends on the order of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,9 @@ METRICS = (
 
 _EMBEDDING_GRID = 2.0**24
 _SCORE_GRID = 2.0**20
-_FEW = 4
+_ROWS = 4096
+"""Rows looked at together where a pass is made over all of a side."""
+_FEW = 32
 """Up to so many relevant targets, comparing with each in turn beats a binary search."""
 
 
@@ -115,7 +117,7 @@ def compute_retrieval(  # noqa: PLR0913 - a pool has four parts, its scoring fou
 ) -> RetrievalScore:
     """Rank all targets for each query by cosine and score the ranks of the relevant ones.
 
-    Memory is a few tiles of `tile * tile` numbers, and float32 copies of the embeddings.
+    Memory is a few tiles of `tile * tile` and `tile * dim` numbers, and a few numbers a row.
 
     Args:
         queries: Embeddings `(n, dim)`, any float type and norm; zero vectors tie with everything.
@@ -145,8 +147,8 @@ def compute_retrieval(  # noqa: PLR0913 - a pool has four parts, its scoring fou
             f"retrieval of {len(targets)} targets; none is relevant to any of {len(queries)} "
             "queries; check that both sides use the same positive keys"
         )
-    ordered = _snap(targets)[order.to(targets.device)]
-    table = _score_queries(_snap(queries), ordered, _Relevant(start, count, kept), tile)
+    sides = _Rows.of(queries), _Rows.of(targets, order)
+    table = _score_queries(*sides, _Relevant(start, count, kept), tile)
     chance = _compute_chance(count[kept], len(targets))
     kept_groups = np.unique(groups[kept.numpy()], return_inverse=True)[1].astype(np.int64)
     return _summarise(
@@ -187,7 +189,8 @@ def _check_sides(
 
 def check_finite(embeddings: Tensor, what: str) -> None:
     """Raise `NonFiniteError` naming `what` and its first row with a NaN or an infinity."""
-    bad = torch.nonzero(~torch.isfinite(embeddings).all(dim=-1))
+    is_finite = [torch.isfinite(part).all(dim=-1) for part in embeddings.split(_ROWS)]
+    bad = torch.nonzero(~torch.cat(is_finite))
     if len(bad):
         raise NonFiniteError(
             f"finite {what}; {len(bad)} of {len(embeddings)} rows are not, the first is row "
@@ -204,21 +207,47 @@ def _find_relevant(query_labels: Tensor, target_labels: Tensor) -> tuple[Tensor,
     return order, start, stop - start
 
 
-def _snap(embeddings: Tensor) -> Tensor:
-    """Normalise and round to the grid; multiples of 2^-24 up to 1 are exact in float32."""
-    snapped = torch.empty(embeddings.shape, dtype=torch.float32)
-    if embeddings.is_cuda:
-        snapped = snapped.to(embeddings.device)  # mps has no float64: it is scored on the CPU
-    for first in range(0, len(embeddings), 4096):
-        rows = embeddings[first : first + 4096].detach().to(snapped.device).double()
-        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        unit = rows / torch.where(norm > 0, norm, torch.ones_like(norm))
-        snapped[first : first + 4096] = ((unit * _EMBEDDING_GRID).round() / _EMBEDDING_GRID).float()
-    return snapped
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Embeddings that are normalised and rounded to the grid when they are looked at.
+
+    Attributes:
+        embeddings: As given, `(n, dim)`.
+        norm: Of each, float64 `(n, 1)`; 1 for a zero vector.
+        order: Int64 `(n,)`, the place that a row is taken from; None leaves them as they are.
+    """
+
+    embeddings: Tensor
+    norm: Tensor
+    order: Tensor | None
+
+    @classmethod
+    def of(cls, embeddings: Tensor, order: Tensor | None = None) -> _Rows:
+        """Measure the rows; what is not on a CUDA device goes to the CPU: mps has no float64."""
+        rows = embeddings.detach() if embeddings.is_cuda else embeddings.detach().cpu()
+        norms = [
+            torch.linalg.vector_norm(part.double(), dim=1, keepdim=True)
+            for part in rows.split(_ROWS)
+        ]
+        norm = torch.cat(norms)
+        return cls(rows, torch.where(norm > 0, norm, 1.0), _move(order, rows))
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def snap(self, place: slice | Tensor) -> Tensor:
+        """Return some rows as float64 multiples of 2^-24, a unit long but for the rounding."""
+        where = place if self.order is None else self.order[place]
+        rows = self.embeddings[where].to(torch.float64, copy=True).div_(self.norm[where])
+        return rows.mul_(_EMBEDDING_GRID).round_().div_(_EMBEDDING_GRID)
+
+
+def _move(index: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if index is None else index.to(like.device)
 
 
 def _score_queries(
-    queries: Tensor, targets: Tensor, relevant: _Relevant, tile: int
+    queries: _Rows, targets: _Rows, relevant: _Relevant, tile: int
 ) -> dict[str, Tensor]:
     """Return each metric, and `rank`, for the kept queries: float64 `(kept,)` on the CPU."""
     table = {
@@ -249,10 +278,10 @@ def _chunk_queries(relevant: _Relevant, tile: int) -> Iterator[Tensor]:
 
 
 def _rank_chunk(
-    queries: Tensor, targets: Tensor, relevant: _Relevant, chunk: Tensor, tile: int
+    queries: _Rows, targets: _Rows, relevant: _Relevant, chunk: Tensor, tile: int
 ) -> _Ranks:
     """Rank the relevant targets of some queries against all targets."""
-    rows = queries[chunk.to(queries.device)]
+    rows = queries.snap(chunk.to(queries.norm.device))
     start, count = relevant.start[chunk], relevant.count[chunk]
     scores = _score_relevant(rows, targets, start, count, tile).sort(dim=1).values
     above, tied = _count_targets(rows, targets, scores, tile)
@@ -271,7 +300,7 @@ def _rank_chunk(
 
 
 def _score_relevant(
-    rows: Tensor, targets: Tensor, start: Tensor, count: Tensor, tile: int
+    rows: Tensor, targets: _Rows, start: Tensor, count: Tensor, tile: int
 ) -> Tensor:
     """Score each query's own slice of the targets, on the grid; infinity pads `(rows, most)`."""
     most = int(count.max())
@@ -281,38 +310,53 @@ def _score_relevant(
     top = 0
     for size in sizes.tolist():
         first, relevant = int(start[top]), int(count[top])
-        block = rows[top : top + size].double()
+        block = rows[top : top + size]
         for left in range(0, relevant, tile):
             right = min(left + tile, relevant)
-            part = targets[first + left : first + right].double()
+            part = targets.snap(slice(first + left, first + right))
             scores[top : top + size, left:right] = block @ part.T
         top += size
     return (scores * _SCORE_GRID).round_()
 
 
 def _count_targets(
-    rows: Tensor, targets: Tensor, scores: Tensor, tile: int
+    rows: Tensor, targets: _Rows, scores: Tensor, tile: int
 ) -> tuple[Tensor, Tensor]:
     """Count the targets above each of the ascending `scores` `(rows, most)`, and those tied."""
-    most = scores.shape[1]
-    # Column j counts the targets whose place among the scores is j.
-    over = torch.zeros(len(rows), most + 1, dtype=torch.int64, device=rows.device)
-    reached = torch.zeros_like(over)
-    scaled = rows.double() * _SCORE_GRID  # a power of two: still exact
-    for first in range(0, len(targets), tile):
-        tile_scores = (scaled @ targets[first : first + tile].double().T).round_()
-        if most <= _FEW:
-            for column in range(most):
-                reference = scores[:, column : column + 1]
-                over[:, column + 1] += (tile_scores > reference).sum(dim=1)
-                reached[:, column + 1] += (tile_scores >= reference).sum(dim=1)
-        else:
-            one = reached.new_ones(()).expand(tile_scores.shape)
-            over.scatter_add_(1, torch.searchsorted(scores, tile_scores), one)
-            reached.scatter_add_(1, torch.searchsorted(scores, tile_scores, right=True), one)
-    if most > _FEW:  # a target placed beyond j is above (or at) every score up to j
-        over, reached = (part.flip(1).cumsum(1).flip(1) for part in (over, reached))
-    return over[:, 1:], (reached - over)[:, 1:]
+    scaled = rows * _SCORE_GRID  # a power of two: still exact
+    # Scores are whole numbers up to 2^20 now, so float32 holds them, in half the memory.
+    tiles = (
+        (scaled @ targets.snap(slice(first, first + tile)).T).round_().float()
+        for first in range(0, len(targets), tile)
+    )
+    count = _compare_each if scores.shape[1] <= _FEW else _search
+    return count(tiles, scores.float())
+
+
+def _compare_each(tiles: Iterable[Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
+    above = torch.zeros(scores.shape, dtype=torch.float64, device=scores.device)
+    reached = torch.zeros_like(above)
+    for tile in tiles:
+        found = torch.empty_like(tile)  # comparing into numbers adds up faster than into booleans
+        for column in range(scores.shape[1]):
+            reference = scores[:, column : column + 1]
+            above[:, column] += torch.gt(tile, reference, out=found).sum(dim=1)
+            reached[:, column] += torch.ge(tile, reference, out=found).sum(dim=1)
+    return above, reached - above
+
+
+def _search(tiles: Iterable[Tensor], scores: Tensor) -> tuple[Tensor, Tensor]:
+    # Of whole numbers, those above one are those that reach the next: one search finds both.
+    edges, order = torch.cat([scores, scores + 1], dim=1).sort(dim=1)
+    places = torch.zeros(len(edges), edges.shape[1] + 1, dtype=torch.int64, device=edges.device)
+    one = places.new_ones(())
+    for tile in tiles:
+        place = torch.searchsorted(edges, tile, right=True)
+        places.scatter_add_(1, place, one.expand(place.shape))
+    # What is placed beyond an edge reaches it.
+    reached = places.flip(1).cumsum(1).flip(1)[:, 1:]
+    reached, above = torch.empty_like(reached).scatter_(1, order, reached).chunk(2, dim=1)
+    return above, reached - above
 
 
 def _score_ranks(ranks: _Ranks) -> dict[str, Tensor]:
