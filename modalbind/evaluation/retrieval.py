@@ -189,7 +189,7 @@ def _check_sides(
 
 def check_finite(embeddings: Tensor, what: str) -> None:
     """Raise `NonFiniteError` naming `what` and its first row with a NaN or an infinity."""
-    is_finite = [torch.isfinite(part).all(dim=-1) for part in embeddings.split(_ROWS)]
+    is_finite = [torch.isfinite(part).all(dim=-1) for part in torch.split(embeddings, _ROWS)]
     bad = torch.nonzero(~torch.cat(is_finite))
     if len(bad):
         raise NonFiniteError(
@@ -227,7 +227,7 @@ class _Rows:
         rows = embeddings.detach() if embeddings.is_cuda else embeddings.detach().cpu()
         norms = [
             torch.linalg.vector_norm(part.double(), dim=1, keepdim=True)
-            for part in rows.split(_ROWS)
+            for part in torch.split(rows, _ROWS)
         ]
         norm = torch.cat(norms)
         return cls(rows, torch.where(norm > 0, norm, 1.0), _move(order, rows))

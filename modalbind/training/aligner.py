@@ -88,16 +88,14 @@ class Aligner:
             yield self._take_step(step, epoch, batch)
 
     def _take_step(self, step: int, epoch: int, batch: PairBatch) -> StepResult:
-        # Each process draws its own randomness: its rows are others.
-        rank = self.accelerator.process_index
-        set_seed(derive_seed(self.seed, "step", step, *([rank] if rank else [])) % 2**32)
+        self._seed(step)
         self._set_rates(step)
         progress = step / max(1, self.total_steps)
         scales = {side: holder(progress) for side, holder in self.scales.items()}
         self.tower.train()
         tell_progress(self.plain_tower.encoder, (step - 1) / max(1, self.total_steps))
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(batch, scales)
+        loss = self._backward(step, batch, scales)
         chance = self._compute_chance(batch.sides)
         if not math.isfinite(loss):
             raise NonFiniteError(
@@ -118,12 +116,19 @@ class Aligner:
             samples=len(batch.samples),
         )
 
+    def _seed(self, step: int, *part: int) -> None:
+        """Start the randomness of a step, or of a part of its batch, from a place of its own."""
+        # Each process draws its own: its rows are others.
+        rank = self.accelerator.process_index
+        own = (["rank", rank] if rank else []) + (["part", *part] if part else [])
+        set_seed(derive_seed(self.seed, "step", step, *own) % 2**32)
+
     def _set_rates(self, step: int) -> None:
         factor = learning_rate_factor(step - 1, self.total_steps, self.section)
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
 
-    def _backward(self, batch: PairBatch, scales: Scales) -> float:
+    def _backward(self, step: int, batch: PairBatch, scales: Scales) -> float:
         """Leave gradients on the parameters; return the loss."""
         device = self.accelerator.device
         features = batch.features.to(device)
@@ -141,7 +146,7 @@ class Aligner:
         is_rowwise = getattr(self.objective, "is_rowwise", False)
         if is_rowwise and self.accelerator.num_processes == 1:
             return self._accumulate(features, mask, size, sides, scales)
-        return self._backward_in_parts(features, mask, size, sides, scales)
+        return self._backward_in_parts(step, features, mask, size, sides, scales)
 
     def _embed(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Embed a batch; where lengths differ much, in parts of similar length.
@@ -195,6 +200,7 @@ class Aligner:
 
     def _backward_in_parts(
         self,
+        step: int,
         features: Tensor,
         mask: Tensor | None,
         size: int,
@@ -208,29 +214,32 @@ class Aligner:
             the gradient of the loss by embedding, then each part again with it. Randomness of
             the first pass is replayed in the second.
         """
-        starts = range(0, len(features), size)
         parts = [
-            (features[i : i + size], None if mask is None else mask[i : i + size]) for i in starts
+            slice(start, min(start + size, len(features)))
+            for start in range(0, len(features), size)
         ]
-        states, pieces = [], []
+        # One block for all: small ones that live on between two parts would leave holes in which
+        # the next part's large ones do not fit, and the process would grow with every part.
+        embeddings = torch.empty(0)
         with torch.no_grad(), self.accelerator.autocast():
-            for part in parts:
-                states.append(_random_state())
-                pieces.append(self.plain_tower(*part))
-        embeddings = torch.cat(pieces).detach().requires_grad_()
-        loss = self._compute_loss(embeddings, sides, scales)
+            for number, part in enumerate(parts):
+                self._seed(step, number)
+                piece = self.plain_tower(features[part], None if mask is None else mask[part])
+                if not number:
+                    embeddings = piece.new_empty((len(features), *piece.shape[1:]))
+                embeddings[part] = piece
+                del piece
+        loss = self._compute_loss(embeddings.requires_grad_(), sides, scales)
         self.accelerator.backward(loss)
         assert embeddings.grad is not None
         # Processes exchange gradients once a step: with the last part, when all are summed up.
         towers = [self.plain_tower] * (len(parts) - 1) + [self.tower]
-        for part, state, gradient, tower in zip(
-            parts, states, torch.split(embeddings.grad, size), towers, strict=True
-        ):
-            _restore_random_state(state)
+        for number, (part, tower) in enumerate(zip(parts, towers, strict=True)):
+            self._seed(step, number)
             with self.accelerator.autocast():
-                piece = tower(*part)
+                piece = tower(features[part], None if mask is None else mask[part])
             # The gradient already carries the loss scaling of mixed precision.
-            piece.backward(gradient)
+            piece.backward(embeddings.grad[part])
         return float(loss.detach())
 
     def _compute_loss(
@@ -348,14 +357,3 @@ def _move_side(side: AnchorSide, device: torch.device) -> AnchorSide:
 def _detach(value: Tensor) -> Tensor:
     """A leaf of the same value, which takes a gradient if the value does."""
     return value.detach().requires_grad_(value.requires_grad)
-
-
-def _random_state() -> tuple[Tensor, list[Tensor]]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return torch.get_rng_state(), cuda
-
-
-def _restore_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])

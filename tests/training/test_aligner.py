@@ -19,7 +19,6 @@ from modalbind.objectives.infonce import InfoNce
 from modalbind.objectives.regression import Regression
 from modalbind.recipe.schema import TrainSection
 from modalbind.training import Aligner
-from modalbind.training.aligner import _random_state, _restore_random_state
 from modalbind.types import PairBatch
 
 N, TIME, WIDTH, DIM = 6, 5, 4, 3
@@ -114,13 +113,12 @@ def test_randomness_of_the_first_pass_is_replayed_in_the_second() -> None:
     batch, scale = make_batch(), (torch.tensor(10.0), torch.tensor(0.0))
     aligner = make_aligner(make_tower(dropout=0.5), micro_batch_size=2)
     reference = copy.deepcopy(aligner.plain_tower)
-    torch.manual_seed(5)
-    aligner._backward(batch, {"text": scale})
-    torch.manual_seed(5)
+    aligner._backward(7, batch, {"text": scale})
     assert batch.valid_mask is not None
-    pieces = [
-        reference(batch.features[i : i + 2], batch.valid_mask[i : i + 2]) for i in range(0, N, 2)
-    ]
+    pieces = []
+    for number, i in enumerate(range(0, N, 2)):
+        aligner._seed(7, number)
+        pieces.append(reference(batch.features[i : i + 2], batch.valid_mask[i : i + 2]))
     side = batch.sides[0]
     loss = aligner.objective(
         torch.cat(pieces), side.embeddings, side.positives, side.excluded, *scale
@@ -132,11 +130,13 @@ def test_randomness_of_the_first_pass_is_replayed_in_the_second() -> None:
         assert torch.allclose(wanted.grad, found.grad, atol=1e-6)
 
 
-def test_random_state_is_put_back() -> None:
-    state = _random_state()
-    first = torch.rand(3)
-    _restore_random_state(state)
-    assert torch.equal(first, torch.rand(3))
+def test_each_step_and_part_draws_its_own_randomness() -> None:
+    aligner, drawn = make_aligner(make_tower()), []
+    for place in ((1,), (2,), (1, 0), (1, 1), (2, 0), (1,)):
+        aligner._seed(*place)
+        drawn.append(tuple(torch.rand(3).tolist()))
+    assert drawn[0] == drawn[5]
+    assert len(set(drawn)) == 5
 
 
 def test_a_step_depends_on_weights_seed_and_number_alone() -> None:
