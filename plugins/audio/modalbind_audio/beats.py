@@ -22,12 +22,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from modalbind.api import InputError, Modality, ShapeError, find_weights
 from modalbind_audio.options import BeatsOptions
 from modalbind_audio.pooling import masked_mean, masked_statistics
+from modalbind_audio.positional_conv import PositionalConv
 from modalbind_audio.token_masks import drop_tokens, reference_token_mask
 
 _POOLINGS = {"mean": (1, masked_mean), "statistics": (3, masked_statistics)}
@@ -172,7 +172,9 @@ class RelativePositions(nn.Module):
         """
         distance = torch.arange(1 - tokens, tokens, device=self.weight.device)
         buckets = relative_buckets(distance, self.weight.shape[0], self.max_distance)
-        values = self.weight[buckets].T  # (h, 2t - 1): all the distinct values there are
+        # (h, 2t - 1): all the distinct values there are; each head's in a row, or else every
+        # product with them jumps through memory
+        values = self.weight[buckets].T.contiguous()
         if positions is None:
             # Window k holds distances k - (t - 1) and up: query i is window t - 1 - i.
             return values.unfold(-1, tokens, 1).flip(-2).unsqueeze(0)
@@ -211,13 +213,12 @@ class Attention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         scores = bias if bias is None or not self.is_gated else self.gate(q) * bias
-        attended = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=_with_padding(scores, mask),
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        scores = _with_padding(scores, mask)
+        dropout = self.dropout if self.training else 0.0
+        if scores is not None and scores.requires_grad and not x.is_cuda:
+            attended = _attend(q, k, v, scores, dropout)
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=scores, dropout_p=dropout)
         out: Tensor = self.out_proj(rearrange(attended, "n h t d -> n t (h d)"))
         return out
 
@@ -227,6 +228,18 @@ class Attention(nn.Module):
         update, reset = torch.sigmoid(logits.sum(-1)).chunk(2, dim=-1)
         gated: Tensor = update * (reset * self.grep_a - 1) + 2
         return gated
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, dropout: float) -> Tensor:
+    """Attend with additive scores that need a gradient, `(n, h, t, t)`.
+
+    SDPA has no fused kernel for those on a CPU; its plain path makes three more passes over them.
+    """
+    shape = q.shape
+    q, k, v = (part.flatten(0, 1) for part in (q * shape[-1] ** -0.5, k, v))
+    logits = torch.baddbmm(scores.flatten(0, 1), q, k.transpose(1, 2))
+    weights = F.dropout(logits.softmax(-1), dropout)
+    return torch.bmm(weights, v).view(shape)
 
 
 def _with_padding(scores: Tensor | None, mask: Tensor | None) -> Tensor | None:
@@ -261,8 +274,9 @@ class Layer(nn.Module):
             x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), bias, mask))
             return x + self.feed_forward(self.final_layer_norm(x))
         scale = self.residual_scale
-        x = self.self_attn_layer_norm(x * scale + self.dropout(self.self_attn(x, bias, mask)))
-        out: Tensor = self.final_layer_norm(x * scale + self.feed_forward(x))
+        attended = self.dropout(self.self_attn(x, bias, mask))
+        x = self.self_attn_layer_norm(torch.add(attended, x, alpha=scale))
+        out: Tensor = self.final_layer_norm(torch.add(self.feed_forward(x), x, alpha=scale))
         return out
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -270,25 +284,6 @@ class Layer(nn.Module):
         hidden = self.activation_dropout(F.gelu(self.fc1(x), approximate=self.gelu))
         out: Tensor = self.dropout(self.fc2(hidden))
         return out
-
-
-class PositionalConv(nn.Module):
-    """Adds to each token what a wide grouped convolution makes of its neighbours."""
-
-    def __init__(self, config: BeatsConfig) -> None:
-        """Make the convolution, with its weight's norm held apart per tap."""
-        super().__init__()
-        width, kernel = config.encoder_embed_dim, config.conv_pos
-        conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.conv_pos_groups)
-        nn.init.normal_(conv.weight, std=math.sqrt(4 / (kernel * width)))
-        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
-        self.conv = weight_norm(conv, dim=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(n, t, width)`, whose padding is zero, to the same shape."""
-        # An even kernel yields one token too many, at the end.
-        convolved = self.conv(rearrange(x, "n t c -> n c t"))[..., : x.shape[1]]
-        return x + rearrange(F.gelu(convolved), "n c t -> n t c")
 
 
 class Beats(nn.Module):
@@ -327,7 +322,7 @@ class Beats(nn.Module):
             nn.Linear(config.embed_dim, width) if config.embed_dim != width else nn.Identity()
         )
         self.dropout_input = nn.Dropout(config.dropout_input)
-        self.pos_conv = PositionalConv(config)
+        self.pos_conv = PositionalConv(width, config.conv_pos, config.conv_pos_groups)
         self.encoder_layer_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
         self.relative_positions = (

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from modalbind_audio import positional_conv
+from modalbind_audio.positional_conv import PositionalConv
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def convolve_plainly(layer: PositionalConv, x: Tensor) -> Tensor:
+    conv, taps = layer.conv, layer.conv.weight.shape[2]
+    padded = F.pad(x.transpose(1, 2), (taps // 2, taps))
+    plain = F.conv1d(padded, conv.weight, conv.bias, groups=conv.groups)[..., : x.shape[1]]
+    return x + F.gelu(plain).transpose(1, 2)
+
+
+@pytest.mark.parametrize("many", [1, 100], ids=["frequencies", "taps"])
+@pytest.mark.parametrize("kernel", [1, 2, 15, 16])
+@pytest.mark.parametrize("tokens", [1, 11, 32])
+def test_output_and_gradients_are_those_of_torchs_convolution(
+    tokens: int, kernel: int, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positional_conv, "_MANY_TAPS", many)
+    torch.manual_seed(0)
+    layer = PositionalConv(24, kernel, 4).double()
+    x = torch.randn(3, tokens, 24, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *layer.parameters()]
+    outer = torch.randn(3, tokens, 24, dtype=torch.float64)
+    found, expected = layer(x), convolve_plainly(layer, x)
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, inputs, outer),
+        torch.autograd.grad(expected, inputs, outer),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_runs_under_mixed_precision(dtype: torch.dtype) -> None:
+    layer = PositionalConv(8, 64, 2)
+    x = torch.randn(2, 6, 8).to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == dtype
+    out.float().sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(
+        out.float(), convolve_plainly(layer, x.float()), atol=0.02, rtol=0.02
+    )
+
+
+def test_half_precision_as_a_whole_runs() -> None:
+    layer = PositionalConv(8, 64, 2).bfloat16()
+    x = torch.randn(2, 6, 8).bfloat16()
+    torch.testing.assert_close(
+        layer(x).float(), convolve_plainly(layer.float(), x.float()), atol=0.03, rtol=0.03
+    )
