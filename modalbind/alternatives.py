@@ -57,7 +57,7 @@ def score_closed_forms(
         score: Scores embeddings of the test samples.
 
     Returns:
-        `cca` stands twice: with all canonical pairs, and with the first half of them.
+        Of `list_fits`: `cca` stands twice, with all canonical pairs and with the first half.
     """
     features, targets = gather_rows(tower, inputs, recipe)
     windows = list(
@@ -70,15 +70,27 @@ def score_closed_forms(
             recipe.evaluation.window,
         )
     )
-    half = max(1, min(features.shape[1], targets.shape[1]) // 2)
     rows = []
-    for solver in SOLVERS:
-        for components in (None, half) if solver == "cca" else (None,):
-            for centre in (True, False):
-                section = ClosedFormSection(centre=centre, components=components)
-                fit = fit_solver(solver, features, targets, section)
-                rows += summarise_solver(solver, section, score(_embed(fit, windows)), rules)
+    for solver, section in list_fits(features.shape[1], targets.shape[1]):
+        fit = fit_solver(solver, features, targets, section)
+        rows += summarise_solver(solver, section, score(_embed(fit, windows)), rules)
     return rows
+
+
+def is_encoder_fixed(tower: Tower, recipe: Recipe) -> bool:
+    """Say whether a run leaves its encoder as it is, so that closed forms see what it saw."""
+    return recipe.tower.freeze == "encoder" or not any(True for _ in tower.encoder.parameters())
+
+
+def list_fits(width: int, dim: int) -> list[tuple[Solver, ClosedFormSection]]:
+    """Return every solver with the options that it is tried with."""
+    half = max(1, min(width, dim) // 2)
+    return [
+        (solver, ClosedFormSection(centre=centre, components=components))
+        for solver in SOLVERS
+        for components in ((None, half) if solver == "cca" else (None,))
+        for centre in (True, False)
+    ]
 
 
 def _embed(fit: AffineFit, windows: Sequence[Tensor]) -> Tensor:

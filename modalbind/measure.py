@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalbind.alternatives import describe_map, score_closed_forms, summarise_solver
+from modalbind.alternatives import (
+    describe_map,
+    is_encoder_fixed,
+    score_closed_forms,
+    summarise_solver,
+)
 from modalbind.data.samples import Sample
 from modalbind.encoders import Tower
 from modalbind.evaluation.embed import embed_samples
@@ -64,7 +69,7 @@ def _add_closed_forms(
 ) -> None:
     """Score closed forms on the run's test, beside the run itself."""
     recipe = resolved.recipe
-    if recipe.tower.freeze != "encoder" and any(True for _ in tower.encoder.parameters()):
+    if not is_encoder_fixed(tower, recipe):
         measured.notes.append(
             "closed forms were asked for; the encoder was trained, so there is nothing that they "
             "could be fitted on alike"

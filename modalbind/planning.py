@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from modalbind import cost
+from modalbind.alternatives import is_encoder_fixed, list_fits
 from modalbind.anchors.cache import AnchorCache
 from modalbind.checkpoint import encode_tensors
 from modalbind.closed_form import fit_solver
@@ -47,6 +48,7 @@ from modalbind.measure import sample_pool
 from modalbind.plugin_manager import load_plugins
 from modalbind.recipe import Recipe, Resolved, resolve
 from modalbind.recipe.overrides import apply_overrides
+from modalbind.recipe.schema import ClosedFormSection, Solver
 from modalbind.recipe.yaml_loader import parse_yaml
 from modalbind.together import prepare_samples
 from modalbind.training import Aligner
@@ -58,6 +60,8 @@ ENOUGH_S = 20.0
 """Seconds of steps after which no more are timed."""
 TRIED = 64
 """Samples or items whose cost is taken for that of all."""
+FITTED = 4000
+"""Rows that a closed form is timed on, if there are more."""
 UTILISATION = 0.35
 """Share of a named device's peak that is assumed to be reached."""
 GAIN = 1.1
@@ -150,8 +154,6 @@ def plan_run(
         _plan_energy(plan, found["kwh"], measured_s)
         tell("levers")
         _try_levers(plan, resolved, inputs, accelerator)
-    if resolved.recipe.evaluation.closed_forms:
-        plan.assumptions.append("closed forms beside the run (evaluation.closed_forms) not counted")
     if elsewhere is not None:
         plan.elsewhere = _plan_elsewhere(plan, resolved.recipe, devices[elsewhere])
     plan.assumptions += [
@@ -405,12 +407,31 @@ def _plan_fit(
         return 0.0
     count, dim = len(inputs.data.train), inputs.anchor.dim
     per_sample = _time_embedding(resolved, inputs, tower.encoder, inputs.data.train)
-    rows = min(count, 4000)
+    return per_sample * count + _time_solver(tower, count, dim, solver, section.closed_form)
+
+
+def _time_solver(
+    tower: Tower, count: int, dim: int, solver: Solver, section: ClosedFormSection
+) -> float:
+    rows = min(count, FITTED)
     generator = seeded_generator("plan", "fit")
     width: int = tower.encoder.width  # type: ignore[assignment]
     x, y = (torch.randn(rows, size, generator=generator).double() for size in (width, dim))
-    solve = _time(lambda: fit_solver(solver, x, y, section.closed_form))
-    return per_sample * count + solve * count / rows
+    return _time(lambda: fit_solver(solver, x, y, section)) * count / rows
+
+
+def _plan_closed_forms(
+    resolved: Resolved, inputs: RunInputs, tower: Tower, scoring_s: float
+) -> float:
+    """Return the seconds of all closed forms beside the run: features, fits and their scores."""
+    recipe, count = resolved.recipe, len(inputs.data.train)
+    if not (recipe.evaluation.closed_forms and count and is_encoder_fixed(tower, recipe)):
+        return 0.0
+    per_sample = _time_embedding(resolved, inputs, tower.encoder, inputs.data.train)
+    fits = list_fits(tower.encoder.width, inputs.anchor.dim)  # type: ignore[arg-type]
+    solving = sum(_time_solver(tower, count, inputs.anchor.dim, *fit) for fit in fits)
+    embedding = per_sample * (count + len(inputs.data.test))
+    return embedding + solving + len(fits) * scoring_s
 
 
 def _time_embedding(
@@ -454,7 +475,7 @@ def _plan_selection(resolved: Resolved, inputs: RunInputs, tower: Tower) -> floa
 def _plan_evaluation(plan: Plan, resolved: Resolved, inputs: RunInputs, tower: Tower) -> None:
     """Time one pool of each modality, and count the others."""
     per_sample = _time_embedding(resolved, inputs, tower, inputs.data.test)
-    total = per_sample * len(inputs.data.test)
+    total, scoring = per_sample * len(inputs.data.test), 0.0
     rules = Protocol(resolved.recipe.evaluation, "test", resolved.recipe.seed, frozenset())
     drawn = torch.randn(
         len(inputs.data.test), inputs.anchor.dim, generator=seeded_generator("plan", "test")
@@ -468,11 +489,11 @@ def _plan_evaluation(plan: Plan, resolved: Resolved, inputs: RunInputs, tower: T
         pool = build_pool(plans[0], inputs.banks[modality].pick(plans[0].keys))
         firsts[modality] = pool
         tries = [_time(lambda p=pool: rules.score_samples(samples, [p])) for _ in range(2)]  # type: ignore[misc]
-        seconds = min(tries)
-        total += seconds * sum(len(each.keys) for each in plans) / len(plans[0].keys)
+        scoring += min(tries) * sum(len(each.keys) for each in plans) / len(plans[0].keys)
     if resolved.recipe.evaluation.link_text_image and {"text", "image"} <= firsts.keys():
         seconds = _time(lambda: rules.score_anchor([firsts["text"], firsts["image"]]))
         total += seconds * len(by_modality["text"]) * len(by_modality["image"])
+    total += scoring + _plan_closed_forms(resolved, inputs, tower, scoring)
     plan.stages["evaluation"] = total
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import toy
 
-from modalbind import pipeline
+from modalbind import pipeline, planning
 from modalbind.cli import main
 from modalbind.errors import InputError
 from modalbind.planning import UTILISATION, list_devices, plan_run
@@ -86,6 +86,18 @@ def test_every_kind_of_run_can_be_planned(toy_world: Path, changes: dict[str, An
     plan = plan_run(toy.build_recipe(toy_world, **changes))
     assert plan.stages["training"] > 0
     assert (plan.steps == 0) == (changes.get("train", {}).get("solver") == "ridge")
+
+
+@pytest.mark.parametrize(("freeze", "fits"), [("encoder", 10), ("none", 0)])
+def test_closed_forms_beside_a_run_are_counted(
+    toy_world: Path, monkeypatch: pytest.MonkeyPatch, freeze: str, fits: int
+) -> None:
+    """As a run does: four solvers, one of them in two sizes, each centred and not."""
+    timed = []
+    monkeypatch.setattr(planning, "fit_solver", lambda solver, *_: timed.append(solver))
+    changes = {"tower": {"freeze": freeze}, "evaluation": {"closed_forms": True}, "augment": []}
+    plan_run(toy.build_recipe(toy_world, **changes))
+    assert len(timed) == fits and (not fits or timed.count("cca") == 4)
 
 
 def write(recipe: Recipe, folder: Path) -> str:
