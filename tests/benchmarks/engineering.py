@@ -228,7 +228,7 @@ def run_cache(quick: bool) -> Iterator[Row]:
         subjects.write_sparse_cache(Path(folder), rows)
         work = subjects.open_cache(folder, rows)
         values = [1000 * measure_cpu(work) for _ in range(7)]
-        name = f"open a cache of {rows} rows of {subjects.DIM} (a sparse file), look 64 up"
+        name = f"open a cache of {rows} rows of {subjects.DIM} (a sparse file), look one up"
         yield at_most(f"{name}: CPU ms", 50, values, "")
         found = _peak("open_cache", root=folder, rows=rows)
         yield at_most(f"{name}: MiB", 50, [found], "")

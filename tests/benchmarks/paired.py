@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -67,6 +69,9 @@ def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 def measure_memory(subject: str, options: dict[str, Any]) -> tuple[float, Outcome]:
     """Return MiB that a fresh process reaches above what it had when all was prepared (Linux).
 
+    Large blocks go back to the system when they are freed, so that what tensors need is counted
+    and not how glibc happens to lay them out, which differs by a quarter from run to run.
+
     Args:
         subject: Of `subjects.SUBJECTS`.
         options: Of it.
@@ -77,7 +82,8 @@ def measure_memory(subject: str, options: dict[str, Any]) -> tuple[float, Outcom
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_report_peak, args=(queue, subject, options))
-    process.start()
+    with patch.dict(os.environ, {"MALLOC_MMAP_THRESHOLD_": str(2**18)}):
+        process.start()
     found: tuple[float, Outcome] = queue.get()
     process.join()
     return found

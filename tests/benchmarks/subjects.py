@@ -288,15 +288,12 @@ def write_sparse_cache(root: Path, rows: int) -> None:
 
 
 def open_cache(root: str, rows: int) -> Work:
-    """Open that cache and look some of its vectors up."""
-    wanted = np.zeros((64, 4), dtype=">u8")
-    wanted[:, 0] = np.linspace(0, rows - 1, 64, dtype=np.uint64)
-    wanted[:, 3] = 1
-    keys = shards.as_keys(wanted.tobytes()[i : i + 32] for i in range(0, 64 * 32, 32))
+    """Open that cache and look a vector up, in the middle; it is opened by the first look."""
+    keys = shards.as_keys([np.array([rows // 2, 0, 0, 1], dtype=">u8").tobytes()])
 
     def work() -> None:
         found, vectors = AnchorCache(Path(root)).lookup("0" * 64, "text", keys)
-        assert found.all() and vectors.shape == (64, DIM)
+        assert found.all() and vectors.shape == (1, DIM)
 
     return work
 

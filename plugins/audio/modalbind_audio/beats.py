@@ -212,15 +212,52 @@ class Attention(nn.Module):
             rearrange(project(x), "n t (h d) -> n h t d", h=self.heads)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        scores = bias if bias is None or not self.is_gated else self.gate(q) * bias
-        scores = _with_padding(scores, mask)
-        dropout = self.dropout if self.training else 0.0
-        if scores is not None and scores.requires_grad and not x.is_cuda:
-            attended = _attend(q, k, v, scores, dropout)
+        if bias is not None and not x.is_cuda and self._are_scores_trained(q, bias):
+            attended = self._attend_again(q, k, v, bias, mask)
         else:
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=scores, dropout_p=dropout)
+            attended = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=self._score(q, bias, mask), dropout_p=self._dropout
+            )
         out: Tensor = self.out_proj(rearrange(attended, "n h t d -> n t (h d)"))
         return out
+
+    @property
+    def _dropout(self) -> float:
+        return self.dropout if self.training else 0.0
+
+    def _are_scores_trained(self, q: Tensor, bias: Tensor) -> bool:
+        return torch.is_grad_enabled() and (
+            bias.requires_grad or (self.is_gated and q.requires_grad)
+        )
+
+    def _score(self, q: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        """Return what is added to the products of queries and keys."""
+        return _with_padding(
+            self.gate(q) * bias if self.is_gated and bias is not None else bias, mask
+        )
+
+    def _attend_again(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Attend where the scores need a gradient, once more in the backward pass.
+
+        SDPA has no fused kernel for these on a CPU, and its plain path makes three more passes
+        over them. Weights `(n, h, t, t)` that are kept until then would be a third of a step's
+        memory; making them anew costs a twentieth of its time.
+        """
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+            scores, shape = self._score(q, bias, mask), q.shape
+            assert scores is not None
+            q, k, v = (part.flatten(0, 1) for part in (q * shape[-1] ** -0.5, k, v))
+            logits = torch.baddbmm(scores.expand(*shape[:2], -1, -1).flatten(0, 1), q, k.mT)
+            weights = F.dropout(logits.softmax(-1), self._dropout)
+            return torch.bmm(weights, v).view(shape)
+
+        attended: Tensor = checkpoint(
+            attend, q, k, v, bias, use_reentrant=False, preserve_rng_state=self._dropout > 0
+        )
+        return attended
 
     def gate(self, q: Tensor) -> Tensor:
         """Return what each query multiplies its position bias with, `(n, h, t, 1)`, in 1..3."""
@@ -228,18 +265,6 @@ class Attention(nn.Module):
         update, reset = torch.sigmoid(logits.sum(-1)).chunk(2, dim=-1)
         gated: Tensor = update * (reset * self.grep_a - 1) + 2
         return gated
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, dropout: float) -> Tensor:
-    """Attend with additive scores that need a gradient, `(n, h, t, t)`.
-
-    SDPA has no fused kernel for those on a CPU; its plain path makes three more passes over them.
-    """
-    shape = q.shape
-    q, k, v = (part.flatten(0, 1) for part in (q * shape[-1] ** -0.5, k, v))
-    logits = torch.baddbmm(scores.flatten(0, 1), q, k.transpose(1, 2))
-    weights = F.dropout(logits.softmax(-1), dropout)
-    return torch.bmm(weights, v).view(shape)
 
 
 def _with_padding(scores: Tensor | None, mask: Tensor | None) -> Tensor | None:
