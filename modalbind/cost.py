@@ -110,6 +110,8 @@ def _start_energy_meter() -> Any:
         from codecarbon import OfflineEmissionsTracker
     except ImportError:
         return None
+    # Its own option takes effect only after it has spoken.
+    logging.getLogger("codecarbon").setLevel(logging.ERROR)
     tracker = OfflineEmissionsTracker(
         country_iso_code="USA", save_to_file=False, log_level="error", allow_multiple_runs=True
     )

@@ -99,6 +99,7 @@ def run_beats(quick: bool) -> Iterator[Row]:
         ("tiny", False, 4, 15, 1.6),
         ("tiny", True, 4, 9, 1.2),
         ("base", False, 1, 9, 1.25),
+        ("base", False, 4, 5, 1.25),
         ("base", True, 4, 5, 1.2),
     ]
     for size, train, batch, rounds, wanted in cases[: 1 if quick else None]:
