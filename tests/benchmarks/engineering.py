@@ -151,7 +151,7 @@ def run_mfu(quick: bool) -> Iterator[Row]:
     # Products per frequency do less; the model's own operations are counted, as is usual.
     with (
         FlopCounterMode(display=False) as counter,
-        patch("modalbind_audio.positional_conv._MANY_TAPS", 10**6),
+        patch("modalbind_audio.positions._MANY_TAPS", 10**6),
     ):
         step()
     gflop = counter.get_total_flops() / 1e9

@@ -13,7 +13,6 @@ numerics follow the code published in microsoft/unilm (MIT); none of it is copie
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from modalbind.api import InputError, Modality, ShapeError, find_weights
 from modalbind_audio.options import BeatsOptions
 from modalbind_audio.pooling import masked_mean, masked_statistics
-from modalbind_audio.positional_conv import PositionalConv
+from modalbind_audio.positions import PositionalConv, RelativePositions
 from modalbind_audio.token_masks import drop_tokens, reference_token_mask
 
 _POOLINGS = {"mean": (1, masked_mean), "statistics": (3, masked_statistics)}
@@ -131,55 +130,6 @@ class BeatsConfig:
     def residual_scale(self) -> float:
         """Deep norm's alpha."""
         return (2 * self.encoder_layers) ** 0.25 if self.deep_norm else 1.0
-
-
-def relative_buckets(distance: Tensor, num_buckets: int, max_distance: int) -> Tensor:
-    """Bucket of each signed distance `key - query`, in tokens.
-
-    Half of the buckets are for keys after the query. Of each half, the lower half are exact
-    distances, the upper half logarithmic up to `max_distance`, and the last takes the rest.
-
-    Source: T5 (Raffel et al. 2020, arXiv 1910.10683), as BEATs uses it.
-    """
-    half = num_buckets // 2
-    exact = half // 2
-    size = distance.abs()
-    # float32 and this order of operations, because the rounding decides the bucket
-    ratio = torch.log(size.clamp_min(1).float() / exact) / math.log(max_distance / exact)
-    logarithmic = (exact + (ratio * (half - exact)).long()).clamp_max(half - 1)
-    return torch.where(size < exact, size, logarithmic) + half * (distance > 0)
-
-
-class RelativePositions(nn.Module):
-    """Learned bias per head and distance; one table serves all layers."""
-
-    def __init__(self, config: BeatsConfig) -> None:
-        """Make the table `(buckets, heads)`."""
-        super().__init__()
-        self.max_distance = config.max_distance
-        self.weight = nn.Parameter(torch.empty(config.num_buckets, config.encoder_attention_heads))
-        nn.init.normal_(self.weight, std=0.02)
-
-    def forward(self, tokens: int, positions: Tensor | None) -> Tensor:
-        """Return the bias of every query and key.
-
-        Args:
-            tokens: Length of the full sequence.
-            positions: Where the tokens stand in it, `(n, t)`; None for all in order.
-
-        Returns:
-            `(1, h, t, t)`, or `(n, h, t, t)` with `positions`.
-        """
-        distance = torch.arange(1 - tokens, tokens, device=self.weight.device)
-        buckets = relative_buckets(distance, self.weight.shape[0], self.max_distance)
-        # (h, 2t - 1): all the distinct values there are; each head's in a row, or else every
-        # product with them jumps through memory
-        values = self.weight[buckets].T.contiguous()
-        if positions is None:
-            # Window k holds distances k - (t - 1) and up: query i is window t - 1 - i.
-            return values.unfold(-1, tokens, 1).flip(-2).unsqueeze(0)
-        pairs = positions.unsqueeze(1) - positions.unsqueeze(2) + tokens - 1  # (n, t, t)
-        return rearrange(values[:, pairs], "h n i j -> n h i j")
 
 
 class Attention(nn.Module):
@@ -351,7 +301,11 @@ class Beats(nn.Module):
         self.encoder_layer_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
         self.relative_positions = (
-            RelativePositions(config) if config.relative_position_embedding else None
+            RelativePositions(
+                config.encoder_attention_heads, config.num_buckets, config.max_distance
+            )
+            if config.relative_position_embedding
+            else None
         )
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.encoder_layers))
         self.predictor = (

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from modalbind_audio.beats import (
     Beats,
     BeatsConfig,
-    RelativePositions,
     build,
-    relative_buckets,
 )
 from modalbind_audio.beats_checkpoint import from_published, load_beats
 from modalbind_audio.features import compute_fbank
 from modalbind_audio.modality import build as build_modality
 from modalbind_audio.options import AudioOptions, BeatsOptions
+from modalbind_audio.positions import RelativePositions, relative_buckets
 from modalbind_audio.token_masks import drop_tokens, reference_frame_mask, reference_token_mask
 from torch import Tensor
 
@@ -114,7 +113,7 @@ def test_buckets_by_hand():
 
 
 def test_relative_positions_are_looked_up_pair_by_pair():
-    table = RelativePositions(BeatsConfig(num_buckets=16, max_distance=20, encoder_embed_dim=24))
+    table = RelativePositions(12, 16, 20)
     bias = table(9, None)
     chosen = torch.tensor([[0, 3, 8], [1, 2, 7]])
     some = table(9, chosen)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from modalbind_audio import positional_conv
-from modalbind_audio.positional_conv import PositionalConv
+from modalbind_audio import positions
+from modalbind_audio.positions import PositionalConv
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +21,7 @@ def convolve_plainly(layer: PositionalConv, x: Tensor) -> Tensor:
 def test_output_and_gradients_are_those_of_torchs_convolution(
     tokens: int, kernel: int, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(positional_conv, "_MANY_TAPS", many)
+    monkeypatch.setattr(positions, "_MANY_TAPS", many)
     torch.manual_seed(0)
     layer = PositionalConv(24, kernel, 4).double()
     x = torch.randn(3, tokens, 24, dtype=torch.float64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""The wide convolution over tokens that BEATs takes positions from.
+"""What BEATs knows of where a token stands: a wide convolution, and a bias by distance.
 
 Letters: `n` clips, `t` tokens, `c` channels, `g` groups of `i` inputs and `o` outputs, `k` taps,
 `s` segments of `k` tokens, `f` frequencies.
@@ -77,3 +77,52 @@ def convolve_by_frequencies(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 def _widen(x: Tensor) -> Tensor:
     """Half precision to single; frequencies have no less."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def relative_buckets(distance: Tensor, num_buckets: int, max_distance: int) -> Tensor:
+    """Bucket of each signed distance `key - query`, in tokens.
+
+    Half of the buckets are for keys after the query. Of each half, the lower half are exact
+    distances, the upper half logarithmic up to `max_distance`, and the last takes the rest.
+
+    Source: T5 (Raffel et al. 2020, arXiv 1910.10683), as BEATs uses it.
+    """
+    half = num_buckets // 2
+    exact = half // 2
+    size = distance.abs()
+    # float32 and this order of operations, because the rounding decides the bucket
+    ratio = torch.log(size.clamp_min(1).float() / exact) / math.log(max_distance / exact)
+    logarithmic = (exact + (ratio * (half - exact)).long()).clamp_max(half - 1)
+    return torch.where(size < exact, size, logarithmic) + half * (distance > 0)
+
+
+class RelativePositions(nn.Module):
+    """Learned bias per head and distance; one table serves all layers."""
+
+    def __init__(self, heads: int, num_buckets: int, max_distance: int) -> None:
+        """Make the table `(num_buckets, heads)`."""
+        super().__init__()
+        self.max_distance = max_distance
+        self.weight = nn.Parameter(torch.empty(num_buckets, heads))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, tokens: int, positions: Tensor | None) -> Tensor:
+        """Return the bias of every query and key.
+
+        Args:
+            tokens: Length of the full sequence.
+            positions: Where the tokens stand in it, `(n, t)`; None for all in order.
+
+        Returns:
+            `(1, h, t, t)`, or `(n, h, t, t)` with `positions`.
+        """
+        distance = torch.arange(1 - tokens, tokens, device=self.weight.device)
+        buckets = relative_buckets(distance, self.weight.shape[0], self.max_distance)
+        # (h, 2t - 1): all the distinct values there are; each head's in a row, or else every
+        # product with them jumps through memory
+        values = self.weight[buckets].T.contiguous()
+        if positions is None:
+            # Window k holds distances k - (t - 1) and up: query i is window t - 1 - i.
+            return values.unfold(-1, tokens, 1).flip(-2).unsqueeze(0)
+        pairs = positions.unsqueeze(1) - positions.unsqueeze(2) + tokens - 1  # (n, t, t)
+        return rearrange(values[:, pairs], "h n i j -> n h i j")
