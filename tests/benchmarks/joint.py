@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Joint:
     epochs: int
 
 
-class AnchorTowers(nn.Module):
+class AnchorTowers(nn.Module, ABC):
     """Text and image tower of a space, to be encoded with, or trained, at every step."""
 
     def __init__(self, bench: Bench) -> None:
@@ -51,13 +52,13 @@ class AnchorTowers(nn.Module):
         self.bench = bench
         self._ready: dict[Any, Tensor] = {}
 
+    @abstractmethod
     def read(self, side: str, content: Any) -> Tensor:
         """Return token ids or pixels of one item."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, side: str, read: Tensor) -> Tensor:
         """Return `(n, dim)`."""
-        raise NotImplementedError
 
     def forward(self, side: str, keys: Sequence[Any]) -> Tensor:
         """Return unit-norm embeddings of anchor items; what is read is read once."""

@@ -195,17 +195,18 @@ class Attention(nn.Module):
         over them. Weights `(n, h, t, t)` that are kept until then would be a third of a step's
         memory; making them anew costs a twentieth of its time.
         """
+        dropout = self._dropout  # of the forward pass, whatever the mode is by the backward pass
 
         def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
             scores, shape = self._score(q, bias, mask), q.shape
             assert scores is not None
             q, k, v = (part.flatten(0, 1) for part in (q * shape[-1] ** -0.5, k, v))
             logits = torch.baddbmm(scores.expand(*shape[:2], -1, -1).flatten(0, 1), q, k.mT)
-            weights = F.dropout(logits.softmax(-1), self._dropout)
+            weights = F.dropout(logits.softmax(-1), dropout)
             return torch.bmm(weights, v).view(shape)
 
         attended: Tensor = checkpoint(
-            attend, q, k, v, bias, use_reentrant=False, preserve_rng_state=self._dropout > 0
+            attend, q, k, v, bias, use_reentrant=False, preserve_rng_state=dropout > 0
         )
         return attended
 

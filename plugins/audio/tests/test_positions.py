@@ -57,3 +57,11 @@ def test_half_precision_as_a_whole_runs() -> None:
     torch.testing.assert_close(
         layer(x).float(), convolve_plainly(layer.float(), x.float()), atol=0.03, rtol=0.03
     )
+
+
+@pytest.mark.parametrize("kernel", [8, 64])
+def test_the_weight_is_made_once(kernel: int) -> None:
+    layer, made = PositionalConv(8, kernel, 2), []
+    layer.conv.parametrizations.weight.register_forward_hook(lambda *_: made.append(1))
+    layer(torch.randn(2, 6, 8))
+    assert len(made) == 1
