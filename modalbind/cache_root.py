@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 ROOT_VARIABLE = "MODALBIND_CACHE"
+FEATURES = "features"
+"""Folder of plain features below it."""
 
 
 def default_root() -> Path:

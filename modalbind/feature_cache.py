@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -20,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modalbind.anchors.fingerprint import hash_fields
-from modalbind.cache_root import default_root
+from modalbind.cache_root import FEATURES, default_root
 from modalbind.checkpoint import encode_tensors, write_file
 from modalbind.data.loader import Known
 from modalbind.data.samples import Sample
@@ -31,9 +33,10 @@ from modalbind.recipe import Resolved
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "features"
+SUFFIX = ".safetensors"
 FILE_SAMPLES = 256
 _NOTE = "modalbind"
+_MEND = "try: modalbind cache prune"
 
 
 def keep_features(
@@ -58,7 +61,8 @@ def keep_features(
     if any(spec.stage == "sample" for spec, _ in resolved.augmentations):
         say("features are not cached: an augmentation acts on the samples themselves")
         return None
-    cache = FeatureCache(default_root() / FOLDER / identify(resolved))
+    name = f"{resolved.modality.name}-{identify(resolved)}"
+    cache = FeatureCache(default_root() / FEATURES / name)
     samples = inputs.data.train
     keys = [inputs.data.store.hash_content(sample).hex() for sample in samples]
     missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in cache}
@@ -66,6 +70,8 @@ def keep_features(
     own = share_of(len(missing), processes.rank, processes.count)
     cache.fill(inputs, dict(islice(missing.items(), own.start, own.stop)))
     processes.meet()
+    with suppress(OSError):  # a cache that is only read serves as well
+        os.utime(cache.folder)  # by which `modalbind cache prune` sees that it is in use
     say(f"features of {len(keys):,} samples on disk, {len(missing):,} of them new")
     return Known(CachedFeatures(cache, keys), inputs.modality.is_padded)
 
@@ -107,7 +113,7 @@ class FeatureCache:
 
     def refresh(self) -> None:
         """Look for files that others have written."""
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             if path in self._open:
                 continue
             try:
@@ -143,7 +149,7 @@ class FeatureCache:
         sums = {key: _checksum(value) for key, value in halves.items()}
         content = encode_tensors(halves, json.dumps(sums, sort_keys=True))
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{sha256(content).hexdigest()[:32]}.safetensors"
+        path = self.folder / f"{sha256(content).hexdigest()[:32]}{SUFFIX}"
         write_file(path, content)
         self._place.update(dict.fromkeys(sums, path))
 
@@ -156,26 +162,52 @@ class FeatureCache:
         if key not in self._place:
             self.refresh()
         path = self._place[key]
-        file, sums = self._open_file(path)
-        value: Tensor = file.get_tensor(key)
-        if _checksum(value) != sums[key]:
-            raise CorruptFileError(
-                f"features in {path} asked for; they are damaged; delete that file"
-            )
-        return value.float()
+        return _read_checked(path, *self._open_file(path), key).float()
 
     def _open_file(self, path: Path) -> tuple[Any, Mapping[str, int]]:
         if path not in self._open:
-            try:
-                file = safe_open(path, framework="pt")
-                note: Any = file.metadata()  # type: ignore[no-untyped-call]
-                sums = json.loads(note[_NOTE])
-            except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-                raise CorruptFileError(
-                    f"features in {path} asked for; {error}; delete that file"
-                ) from None
-            self._open[path] = file, sums
+            self._open[path] = _open_features(path)
         return self._open[path]
+
+
+def check_features(path: Path) -> int:
+    """Read a file of features whole; return how many samples' it holds.
+
+    Raises:
+        CorruptFileError: If it is damaged.
+    """
+    file, sums = _open_features(path)
+    for key in sums:
+        _read_checked(path, file, sums, key)
+    return len(sums)
+
+
+def count_features(path: Path) -> int:
+    """Return how many samples' features a file says that it holds.
+
+    Raises:
+        CorruptFileError: If it cannot be opened.
+    """
+    return len(_open_features(path)[1])
+
+
+def _open_features(path: Path) -> tuple[Any, Mapping[str, int]]:
+    try:
+        file = safe_open(path, framework="pt")
+        note: Any = file.metadata()  # type: ignore[no-untyped-call]
+        return file, dict(json.loads(note[_NOTE]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"features in {path} asked for; {error}; {_MEND}") from None
+
+
+def _read_checked(path: Path, file: Any, sums: Mapping[str, int], key: str) -> Tensor:
+    try:
+        value: Tensor = file.get_tensor(key)
+    except SafetensorError as error:
+        raise CorruptFileError(f"features in {path} asked for; {error}; {_MEND}") from None
+    if _checksum(value) != sums[key]:
+        raise CorruptFileError(f"features in {path} asked for; they are damaged; {_MEND}")
+    return value
 
 
 class CachedFeatures(Sequence[Tensor]):

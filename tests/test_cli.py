@@ -264,7 +264,12 @@ def test_anchors_and_cache(capsys, calls, tmp_path):
     assert kinds[:3] == ["openclip", "transformers", "precomputed"]
     assert run_json(capsys, "anchors", "verify", "run") == {"fingerprint": "ab"}
     cache = str(tmp_path / "cache")
-    assert run_json(capsys, "cache") == {"root": cache, "spaces": []}
+    assert run_json(capsys, "cache") == {
+        "root": cache,
+        "spaces": [],
+        "features": [],
+        "shard_indexes": [],
+    }
     assert run_json(capsys, "cache", "verify") == {"root": cache, "damaged": []}
     assert run_json(capsys, "cache", "prune", "--unused-days", "1")["files"] == 0
     for command in (["anchors"], ["cache"], ["cache", "verify"], ["cache", "prune"]):

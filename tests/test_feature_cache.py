@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modalbind import pipeline
-from modalbind.cache_root import default_root
+from modalbind.cache_root import FEATURES, default_root
 from modalbind.errors import CorruptFileError, DataError
-from modalbind.feature_cache import FOLDER, CachedFeatures, FeatureCache
+from modalbind.feature_cache import CachedFeatures, FeatureCache
 
 
 def make(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -49,7 +49,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     content[-3] ^= 4
     path.write_bytes(content)
     cache = FeatureCache(tmp_path)
-    with pytest.raises(CorruptFileError, match="they are damaged; delete that file"):
+    with pytest.raises(CorruptFileError, match="they are damaged; try: modalbind cache prune"):
         list(CachedFeatures(cache, ["0-0", "0-1", "0-2"]))
 
 
@@ -82,7 +82,7 @@ def test_runs_from_a_cold_and_a_warm_cache_are_the_same(
 ) -> None:
     recipe = toy.build_recipe(toy_world, data={"feature_cache": True}, train={"epochs": 3})
     cold = pipeline.align(recipe, out=tmp_path / "cold")
-    files = sorted((default_root() / FOLDER).rglob("*.safetensors"))
+    files = sorted((default_root() / FEATURES).rglob("*.safetensors"))
     assert files
 
     def refuse(*_: object) -> None:
@@ -92,7 +92,7 @@ def test_runs_from_a_cold_and_a_warm_cache_are_the_same(
     warm = pipeline.align(recipe, out=tmp_path / "warm")
     name = "tower.safetensors"
     assert (cold.path / name).read_bytes() == (warm.path / name).read_bytes()
-    assert sorted((default_root() / FOLDER).rglob("*.safetensors")) == files
+    assert sorted((default_root() / FEATURES).rglob("*.safetensors")) == files
     # Close to a run without: augmentations still act, on features rounded to half precision.
     plain = toy.build_recipe(toy_world, train={"epochs": 3})
     loss = [r.report.loss[-1].loss for r in (cold, pipeline.align(plain, out=tmp_path / "plain"))]
@@ -108,4 +108,4 @@ def test_another_front_end_has_features_of_its_own(toy_world: Path, tmp_path: Pa
             train={"epochs": 1},
         )
         pipeline.align(recipe, out=tmp_path / str(window))
-    assert len(list((default_root() / FOLDER).iterdir())) == 2
+    assert len(list((default_root() / FEATURES).iterdir())) == 2

@@ -109,29 +109,40 @@ def _list_anchors(json: bool) -> None:
 
 
 def _list_cache(json: bool) -> None:
-    from modalbind.anchors.cache import AnchorCache
+    from modalbind.cache_root import default_root
+    from modalbind.upkeep import list_contents
 
-    cache = AnchorCache()
-    spaces = cache.spaces()
+    contents = list_contents(default_root())
     if json:
-        print_json({"root": cache.root, "spaces": [asdict(space) for space in spaces]})
+        print_json(asdict(contents))
         return
     rows = [
         (
+            f"embeddings in {space.name or 'a space'}",
             space.fingerprint[:16],
-            space.name,
-            ", ".join(f"{modality} {count}" for modality, count in space.rows.items()),
-            f"{space.size_bytes / 2**20:.1f} MiB",
+            ", ".join(f"{modality} {count:,}" for modality, count in space.rows.items()),
+            space.size_bytes,
         )
-        for space in spaces
+        for space in contents.spaces
     ]
-    print_table(("space", "name", "embeddings", "size"), rows, f"{cache.root} is empty")
+    rows += [
+        ("plain features", kept.name[: -64 + 16], f"samples {kept.samples:,}", kept.size_bytes)
+        for kept in contents.features
+    ]
+    if contents.shard_indexes:
+        total = sum(kept.size_bytes for kept in contents.shard_indexes)
+        rows.append(("indexes of tar shards", "", f"shards {len(contents.shard_indexes):,}", total))
+    print_table(
+        ("kept", "name", "holds", "size"),
+        [(*row[:3], f"{row[3] / 2**20:.1f} MiB") for row in rows],
+        f"{contents.root} is empty",
+    )
 
 
 plugins_app = _group("What is installed: plugin, version, status, what it adds.", _list_plugins)
 recipes_app = _group("What can be run by name.", _list_recipes)
 anchors_app = _group("Kinds of frozen space, and which space a run is bound to.", _list_anchors)
-cache_app = _group("Anchor embeddings that are computed already.", _list_cache)
+cache_app = _group("Anchor embeddings, and what else is computed already.", _list_cache)
 
 
 @recipes_app.command("show")
@@ -209,37 +220,40 @@ def verify_anchor(
 @cache_app.command("verify")
 def verify_cache(json: Json = False, debug: Debug = False) -> None:
     """Read every stored byte and compare checksums; fails if anything is damaged."""
-    from modalbind.anchors.cache import AnchorCache
+    from modalbind.cache_root import default_root
+    from modalbind.upkeep import verify_contents
 
-    cache = AnchorCache()
-    damages = cache.verify()
+    root = default_root()
+    damages = verify_contents(root)
     if json:
-        print_json({"root": cache.root, "damaged": [asdict(damage) for damage in damages]})
+        print_json({"root": root, "damaged": [asdict(damage) for damage in damages]})
     for damage in damages:
         raise CorruptFileError(
-            f"cache {cache.root} verified; {len(damages)} damaged files, first {damage.path}: "
+            f"cache {root} verified; {len(damages)} damaged files, first {damage.path}: "
             f"{damage.found}; try: modalbind cache prune"
         )
     if not json:
-        print(f"{cache.root}: all files are as they were written")
+        print(f"{root}: all files are as they were written")
 
 
 @cache_app.command("prune")
 def prune_cache(
-    fingerprint: Annotated[
-        str | None, typer.Argument(help="Remove this space, by its first letters.")
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Remove this space, or these features, by the first letters."),
     ] = None,
     unused_days: Annotated[
-        float | None, typer.Option(min=0, help="Remove spaces not opened for so many days.")
+        float | None, typer.Option(min=0, help="Remove what no run used for so many days.")
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Remove damaged and abandoned files, and the spaces that are named."""
-    from modalbind.anchors.cache import AnchorCache
+    """Remove damaged and abandoned files, and what is named."""
+    from modalbind.cache_root import default_root
+    from modalbind.upkeep import prune_contents
 
     unused_s = None if unused_days is None else unused_days * SECONDS_A_DAY
-    removed = AnchorCache().prune(fingerprint or None, unused_s)
+    removed = prune_contents(default_root(), name or None, unused_s)
     if json:
         print_json(asdict(removed))
         return

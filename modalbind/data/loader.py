@@ -99,7 +99,7 @@ class FeatureSet(Dataset[Tensor]):
     """Features of samples, augmented by (seed, epoch, sample).
 
     Indexed by `(epoch, index)`. Where no augmentation touches the sample itself, its plain
-    features are computed once and kept, up to the memory budget.
+    features are computed, or read, once and kept, up to the memory budget.
     """
 
     def __init__(
@@ -164,11 +164,12 @@ class FeatureSet(Dataset[Tensor]):
         return features
 
     def _plain_features(self, index: int) -> Tensor:
-        if self._known is not None:
-            return self._known.features[index]
         if index in self._kept:
             return self._kept[index]
-        features = self.store.modality.features(self.store.load(self.samples[index]))
+        if self._known is not None:
+            features = self._known.features[index]
+        else:
+            features = self.store.modality.features(self.store.load(self.samples[index]))
         if features.nbytes <= self._budget:
             self._budget -= features.nbytes
             self._kept[index] = features
@@ -245,11 +246,12 @@ class TrainingBatches:
             _ErrorsAsItems(self.features),
             batch_sampler=_PlannedBatches(self, plan),
             num_workers=self.workers,
-            collate_fn=list,
+            collate_fn=_join if self.workers else list,
             persistent_workers=False,
         )
         orders: dict[int, list[int]] = {}
-        for (epoch, position), features in zip(plan, loader, strict=True):
+        for (epoch, position), found in zip(plan, loader, strict=True):
+            features = found.split() if isinstance(found, _Joined) else found
             for item in features:
                 if isinstance(item, BrokenSampleError):
                     raise item
@@ -360,6 +362,26 @@ class _ErrorsAsItems(Dataset["Tensor | BrokenSampleError"]):
             return self.features[place]
         except BrokenSampleError as error:
             return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """Features of a batch, behind one another along their first axis."""
+
+    features: Tensor
+    sizes: list[int]
+
+    def split(self) -> list[Tensor]:
+        return list(torch.split(self.features, self.sizes))
+
+
+def _join(items: list[Tensor | BrokenSampleError]) -> _Joined | list[Tensor | BrokenSampleError]:
+    """Make one tensor of many: each that leaves a loader process costs a file and a connection."""
+    tensors = [item for item in items if isinstance(item, Tensor)]
+    kinds = {(item.dtype, item.shape[1:]) for item in tensors if item.ndim}
+    if len(tensors) < len(items) or len(kinds) != 1 or not all(item.ndim for item in tensors):
+        return items
+    return _Joined(torch.cat(tensors), [len(item) for item in tensors])
 
 
 class _PlannedBatches:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from modalbind.cache_root import default_root
 from modalbind.data.manifest import MAX_CELL_CHARACTERS
-from modalbind.errors import BrokenSampleError, ManifestError
+from modalbind.errors import BrokenSampleError, CorruptFileError, ManifestError
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,10 @@ def index_shard(path: Path) -> tuple[Shard, list[Member]]:
                 default_root() / FOLDER / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
             )
             members = _read_kept(kept, shard)
-            if members is None:
+            if members is not None:
+                with suppress(OSError):  # a cache that is only read serves as well
+                    os.utime(kept)  # by which `modalbind cache prune` sees that it is in use
+            else:
                 members = list(_scan(path, file))
                 _keep(kept, shard, members)
     except OSError as error:
@@ -184,13 +187,29 @@ def _keep(kept: Path, shard: Shard, members: list[Member]) -> None:
 def _read_kept(kept: Path, shard: Shard) -> list[Member] | None:
     """Return what was kept of a shard; None if nothing was, or not of what it is now."""
     try:
+        told, members = read_index(kept)
+    except (OSError, CorruptFileError):
+        return None
+    return members if told == _describe(shard) else None
+
+
+def read_index(kept: Path) -> tuple[dict[str, Any], list[Member]]:
+    """Return what a kept index says of its shard, and the members of that.
+
+    Raises:
+        OSError: If it is not there.
+        CorruptFileError: If it is damaged.
+    """
+    try:
         head, _, content = kept.read_bytes().partition(b"\n")
         told = json.loads(head)
-        if told.pop("sha256") != hashlib.sha256(content).hexdigest() or told != _describe(shard):
-            return None
-        return [Member(*each) for each in json.loads(content)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        if told.pop("sha256") != hashlib.sha256(content).hexdigest():
+            raise ValueError("its content is not what its checksum says")
+        return told, [Member(*each) for each in json.loads(content)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptFileError(
+            f"index {kept} of a shard asked for; {error}; try: modalbind cache prune"
+        ) from None
 
 
 def _describe(shard: Shard) -> dict[str, Any]:

@@ -107,6 +107,11 @@ def list_esc10() -> dict[str, Contender]:
         "locked": joint(Joint((TEXT,), clip_lr=0.0, lr=1e-3, epochs=20)),
         "cached anchor": with_options("train.epochs=20"),
         "bank": with_options("train.epochs=20", BANK),
+        "bank, token drop": with_options("train.epochs=20", BANK, *DROP),
+        "bank, short clips first": with_options("train.epochs=20", BANK, SHORT),
+        "bank, small batches": with_options("train.epochs=12", BANK, "train.batch_size=16"),
+        "bank, layer-wise decay": with_options("train.epochs=20", BANK, "train.layer_decay=0.8"),
+        "bank, lowest layer frozen": with_options("train.epochs=20", BANK, "tower.freeze=2"),
         "ridge on statistics": with_options(*statistics_head, "train.solver=ridge"),
         "ridge start, frozen statistics": with_options(
             *statistics_head, "train.head_start=ridge", "train.epochs=20", "train.lr=1e-4", BANK

@@ -28,20 +28,57 @@ class PositionalConv(nn.Module):
         nn.init.normal_(conv.weight, std=math.sqrt(4 / (kernel * width)))
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
         self.conv = weight_norm(conv, dim=2)
+        self._kept: tuple[list[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(n, t, width)`, whose padding is zero, to the same shape."""
         conv = self.conv
-        # Each look at `conv.weight` makes it anew from its norms: one is enough.
         if x.device.type == "cpu" and conv.kernel_size[0] >= _MANY_TAPS:
-            convolved = convolve_by_frequencies(x, conv.weight, conv.groups) + conv.bias
+            filters = self._transform_filters()
+            convolved = convolve_by_frequencies(x, filters, conv.kernel_size[0]) + conv.bias
             return x + F.gelu(convolved).to(x.dtype)
         # An even kernel yields one token too many, at the end.
         convolved = conv(rearrange(x, "n t c -> n c t"))[..., : x.shape[1]]
         return x + rearrange(F.gelu(convolved), "n c t -> n t c")
 
+    def _transform_filters(self) -> Tensor:
+        """Return the weight by frequency; without gradients, the last one if it still holds.
 
-def convolve_by_frequencies(x: Tensor, weight: Tensor, groups: int) -> Tensor:
+        For a single clip the transform takes as long as all that follows. Whether it holds is
+        seen by the numbers themselves, whoever wrote them and however.
+        """
+        if torch.is_grad_enabled():
+            return transform_filters(self.conv.weight, self.conv.groups)
+        made_from = list(self.conv.parametrizations.weight.parameters())
+        if self._kept is None or not all(map(_is_same, self._kept[0], made_from)):
+            filters = transform_filters(self.conv.weight, self.conv.groups)
+            # Laid out as the product takes it, which then needs no copy.
+            filters = filters.resolve_conj().contiguous()
+            self._kept = [value.detach().clone() for value in made_from], filters
+        return self._kept[1]
+
+
+def _is_same(left: Tensor, right: Tensor) -> bool:
+    return left.device == right.device and left.dtype == right.dtype and torch.equal(left, right)
+
+
+def transform_filters(weight: Tensor, groups: int) -> Tensor:
+    """Return what `convolve_by_frequencies` multiplies with.
+
+    Args:
+        weight: `(c, c / groups, k)`.
+        groups: Groups of channels.
+
+    Returns:
+        Complex `(f, groups, i, o)`, of `2 k` taps.
+    """
+    with torch.autocast(weight.device.type, enabled=False):
+        filters = torch.fft.rfft(_widen(weight), 2 * weight.shape[2]).conj()
+    arranged: Tensor = rearrange(filters, "(g o) i f -> f g i o", g=groups)
+    return arranged
+
+
+def convolve_by_frequencies(x: Tensor, filters: Tensor, taps: int) -> Tensor:
     """Convolve tokens with many taps, each token in the middle of its taps.
 
     Blocked convolution in libraries runs far below a CPU's peak for the few channels that a group
@@ -49,8 +86,8 @@ def convolve_by_frequencies(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 
     Args:
         x: `(n, t, c)`.
-        weight: `(c, c / groups, k)`.
-        groups: Groups of channels.
+        filters: From `transform_filters`.
+        taps: `k`.
 
     Returns:
         `(n, t, c)`, of single precision at least.
@@ -58,17 +95,14 @@ def convolve_by_frequencies(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     Source:
         Overlap-save: Oppenheim & Schafer 2010, "Discrete-Time Signal Processing", section 8.7.
     """
-    tokens, taps = x.shape[1], weight.shape[2]
+    tokens = x.shape[1]
     segments = -(-tokens // taps)
     # Of a circle of 2k tokens, the first k outputs are free of what wraps around.
     padded = F.pad(x, (0, 0, taps // 2, (segments + 1) * taps - tokens - taps // 2))
     windows = padded.unfold(1, 2 * taps, taps)  # (n, s, c, 2k)
     with torch.autocast(x.device.type, enabled=False):
         signal = torch.fft.rfft(_widen(windows))
-        filters = torch.fft.rfft(_widen(weight), 2 * taps).conj()
-        product = rearrange(signal, "n s (g i) f -> f g (n s) i", g=groups) @ rearrange(
-            filters, "(g o) i f -> f g i o", g=groups
-        )
+        product = rearrange(signal, "n s (g i) f -> f g (n s) i", g=filters.shape[1]) @ filters
         spectrum = rearrange(product, "f g (n s) o -> n s (g o) f", n=len(x))
         convolved = torch.fft.irfft(spectrum, 2 * taps)[..., :taps]
     joined: Tensor = rearrange(convolved, "n s c k -> n (s k) c")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from modalbind_audio import positions
@@ -57,6 +59,54 @@ def test_half_precision_as_a_whole_runs() -> None:
     torch.testing.assert_close(
         layer(x).float(), convolve_plainly(layer.float(), x.float()), atol=0.03, rtol=0.03
     )
+
+
+def run_without_gradients(layer: PositionalConv, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = layer(x)
+        torch.testing.assert_close(found, convolve_plainly(layer, x), atol=1e-5, rtol=1e-5)
+    return found
+
+
+def write_through_data(layer: PositionalConv) -> None:
+    next(layer.conv.parametrizations.weight.parameters()).data.mul_(0.5)  # moves no version
+
+
+def take_a_step(layer: PositionalConv) -> None:
+    layer(torch.randn(1, 6, 8)).sum().backward()
+    torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True).step()
+
+
+def load_another(layer: PositionalConv) -> None:
+    layer.load_state_dict(PositionalConv(8, 64, 2).state_dict(), assign=True)
+
+
+@pytest.mark.parametrize("change", [write_through_data, take_a_step, load_another])
+def test_what_is_kept_for_the_next_pass_follows_the_weight(
+    change: Callable[[PositionalConv], None],
+) -> None:
+    torch.manual_seed(0)
+    layer, made = PositionalConv(8, 64, 2).eval(), []
+    x = torch.randn(2, 70, 8)
+    run_without_gradients(layer, x)
+    handle = layer.conv.parametrizations.weight.register_forward_hook(lambda *_: made.append(1))
+    with torch.no_grad():
+        layer(x)
+        assert not made  # kept
+    handle.remove()
+    change(layer)
+    run_without_gradients(layer, x)
+    run_without_gradients(layer.double(), x.double())
+    run_without_gradients(layer.float(), x)
+
+
+def test_what_is_kept_stays_here() -> None:
+    layer = PositionalConv(8, 64, 2).eval()
+    run_without_gradients(layer, torch.randn(1, 6, 8))
+    assert all("kept" not in name for name in layer.state_dict())
+    with torch.inference_mode():
+        layer(torch.randn(1, 6, 8))
+    layer(torch.randn(1, 6, 8)).sum().backward()
 
 
 @pytest.mark.parametrize("kernel", [8, 64])
