@@ -17,11 +17,13 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
     ProjectConfiguration,
 )
+from torch import nn
 
 from modalbind.errors import InputError
 from modalbind.processes import join
 from modalbind.recipe import Recipe
 from modalbind.rundir import TRACKERS_FOLDER
+from modalbind.types import PairBatch
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """Of one exchange between processes; a process that is gone is noticed long before."""
@@ -29,8 +31,11 @@ _KINDS = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_G
 
 PROBE_SIZE = {"cpu": 256, "gpu": 4096}
 PROBE_TRIES = 4
+PROBE_SAMPLES = 8
+PROBE_SECONDS = 1.0
+"""After which no further pass is timed; two each are in any case."""
 PROBE_GAIN = 1.2
-"""Least factor by which bfloat16 must be faster to be worth its rounding."""
+"""Least factor by which another way must be faster to be worth its other rounding."""
 
 
 def build_engine(recipe: Recipe, folder: Path | None = None) -> Accelerator:
@@ -97,6 +102,70 @@ def settle_precision(
     )
     section = recipe.train.model_copy(update={"precision": "bf16" if is_faster else "no"})
     return recipe.model_copy(update={"train": section})
+
+
+def settle_layout(
+    recipe: Recipe,
+    tower: nn.Module,
+    batch: PairBatch,
+    accelerator: Accelerator,
+    say: Callable[[str], None] = lambda _: None,
+) -> Recipe:
+    """Return the recipe with `train.channels_last: auto` decided by what suits its own tower.
+
+    Passes forward and back over a few samples are timed in both layouts, for a moment.
+
+    Args:
+        recipe: Of the run.
+        tower: That it trains, on its device; its gradients are lost.
+        batch: Of the run.
+        accelerator: Its precision.
+        say: Told what was decided, and why.
+    """
+    if recipe.train.channels_last != "auto":
+        return recipe
+    is_faster = False
+    if any(parameter.ndim == 4 for parameter in tower.parameters()):
+        first, last = _time_layouts(tower, batch, accelerator)
+        is_faster = last < first / PROBE_GAIN
+        say(
+            f"channels {'last' if is_faster else 'first'}: passes with channels last take "
+            f"{last / first:.2g} times as long here"
+        )
+    section = recipe.train.model_copy(update={"channels_last": is_faster})
+    return recipe.model_copy(update={"train": section})
+
+
+def _time_layouts(
+    tower: nn.Module, batch: PairBatch, accelerator: Accelerator
+) -> tuple[float, float]:
+    """Return the shortest times of a pass with channels first and with channels last."""
+    features = batch.features[:PROBE_SAMPLES].to(accelerator.device)
+    mask = batch.valid_mask
+    mask = None if mask is None else mask[:PROBE_SAMPLES].to(accelerator.device)
+    tower.train()
+
+    def take_time(layout: torch.memory_format) -> float:
+        tower.to(memory_format=layout)
+        start = time.perf_counter()
+        with accelerator.autocast():
+            embeddings = tower(features, mask)
+        embeddings.float().sum().backward()
+        tower.zero_grad(set_to_none=True)
+        if accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    layouts = torch.channels_last, torch.contiguous_format
+    times: list[list[float]] = []
+    started = time.perf_counter()
+    # The first pass of each is for what is only done once.
+    while len(times) < 2 or (
+        len(times) <= PROBE_TRIES and time.perf_counter() - started < PROBE_SECONDS
+    ):
+        times.append([take_time(layout) for layout in layouts])
+    last, first = (min(found) for found in zip(*times[1:], strict=True))
+    return first, last
 
 
 def _time_products(size: int, kind: torch.dtype, device: torch.device) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 
 from modalbind.anchors.cache import AnchorCache
@@ -24,7 +25,7 @@ from modalbind.cost import CostMeter
 from modalbind.data.samples import Sample, list_anchors
 from modalbind.data.webdataset import shared_folder
 from modalbind.encoders import Tower
-from modalbind.engine import build_engine, settle_precision
+from modalbind.engine import build_engine, settle_layout, settle_precision
 from modalbind.errors import (
     AnchorMismatchError,
     BrokenSampleError,
@@ -85,15 +86,11 @@ def align(
     directory = RunDirectory(Path(processes.share(lambda: str(_choose_path(recipe, out, resume)))))
     progress, meter = Progress(console if first else None), CostMeter()
     accelerator = build_engine(recipe, directory.path)
-    if recipe.train.precision == "auto":
-        device = accelerator.device
-        kept = processes.share(
-            lambda: _settle_precision(recipe, device, directory if resume else None, progress)
-        )
-        section = recipe.train.model_copy(update={"precision": kept})
-        recipe = recipe.model_copy(update={"train": section})
-        resolved = replace(resolved, recipe=recipe)
-        accelerator = build_engine(recipe, directory.path)
+    resolved = _settle_precision(
+        resolved, directory if resume else None, accelerator.device, progress
+    )
+    recipe = resolved.recipe
+    accelerator = build_engine(recipe, directory.path)
 
     def read_all() -> RunInputs:
         kept = None if force else directory.calibration_file
@@ -118,6 +115,7 @@ def align(
             inputs = ready or read_all()
             processes.meet()  # what one refuses, all do
             processes.share(lambda: _record_identity(directory, inputs, recipe.anchor.sides))
+        resolved = _settle_layout(resolved, inputs, directory, accelerator, progress)
         with meter.stage("training"):
             fit_tower(resolved, inputs, directory, accelerator, progress, meter)
         device = accelerator.device
@@ -126,12 +124,51 @@ def align(
 
 
 def _settle_precision(
-    recipe: Recipe, device: torch.device, directory: RunDirectory | None, progress: Progress
-) -> str:
-    """Return the precision that a run was started with, or what this device does well."""
-    if directory is not None and directory.recipe_file.exists():
-        recipe = directory.read_recipe()
-    return str(settle_precision(recipe, device, progress.say).train.precision)
+    resolved: Resolved, directory: RunDirectory | None, device: torch.device, progress: Progress
+) -> Resolved:
+    """Decide on precision by a probe; a run that goes on keeps what it decided on, layout too."""
+
+    def read_kept() -> dict[str, Any]:
+        if directory is None or not directory.recipe_file.exists():
+            return {}
+        kept, wanted = directory.read_recipe().train, resolved.recipe.train
+        names = ("precision", "channels_last")
+        return {name: getattr(kept, name) for name in names if getattr(wanted, name) == "auto"}
+
+    def probe() -> dict[str, Any]:
+        recipe = settle_precision(resolved.recipe, device, progress.say)
+        return {"precision": recipe.train.precision}
+
+    resolved = _with_training(resolved, join().share(read_kept))
+    if resolved.recipe.train.precision == "auto":
+        resolved = _with_training(resolved, join().share(probe))
+    return resolved
+
+
+def _settle_layout(
+    resolved: Resolved,
+    inputs: RunInputs,
+    directory: RunDirectory,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> Resolved:
+    """Decide by a probe on the tower whether convolutions have their channels last."""
+
+    def probe() -> dict[str, Any]:
+        tower = build_run_tower(resolved, inputs).to(accelerator.device)
+        _, batch = next(build_batches(resolved, inputs).iterate(0, 1))
+        recipe = settle_layout(resolved.recipe, tower, batch, accelerator, progress.say)
+        directory.write_recipe(recipe)
+        return {"channels_last": recipe.train.channels_last}
+
+    if resolved.recipe.train.channels_last != "auto":
+        return resolved
+    return _with_training(resolved, join().share(probe))
+
+
+def _with_training(resolved: Resolved, changes: dict[str, Any]) -> Resolved:
+    section = resolved.recipe.train.model_copy(update=changes)
+    return replace(resolved, recipe=resolved.recipe.model_copy(update={"train": section}))
 
 
 def _choose_path(recipe: Recipe, out: Path | None, resume: bool) -> Path:

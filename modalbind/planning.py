@@ -35,7 +35,7 @@ from modalbind.data.loader import (
 from modalbind.data.samples import Sample
 from modalbind.encoders import Tower
 from modalbind.encoders.tower import split_frozen
-from modalbind.engine import build_engine, settle_precision
+from modalbind.engine import build_engine, settle_layout, settle_precision
 from modalbind.errors import InputError, RecipeError
 from modalbind.evaluation.embed import embed_samples
 from modalbind.evaluation.pools import Pool, PoolPlan, build_pool
@@ -146,6 +146,9 @@ def plan_run(
         inputs = _open(plan, resolved, accelerator)
         tell("a few steps")
         tower = build_run_tower(resolved, inputs).to(accelerator.device)
+        _, batch = next(build_batches(resolved, inputs).iterate(0, 1))
+        settled = settle_layout(resolved.recipe, tower, batch, accelerator, tell)
+        resolved = replace(resolved, recipe=settled)
         _plan_training(plan, resolved, inputs, tower, accelerator)
         tell("the test")
         _plan_evaluation(plan, resolved, inputs, tower)

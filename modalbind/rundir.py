@@ -113,8 +113,12 @@ class RunDirectory:
                 )
             self._clear()
         self.path.mkdir(parents=True, exist_ok=True)
-        write_file(self.recipe_file, dump_recipe(recipe).encode())
+        self.write_recipe(recipe)
         return False
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the recipe that a run that goes on has to be the same as."""
+        write_file(self.recipe_file, dump_recipe(recipe).encode())
 
     def is_finished(self) -> bool:
         """Say whether the report is there and whole; it is what a run writes last."""

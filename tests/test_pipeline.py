@@ -476,3 +476,21 @@ def test_a_run_keeps_the_precision_that_it_was_started_with(
     times["torch.bfloat16"] = 0.1
     again = pipeline.align(recipe, out=run.path, resume=True)
     assert RunDirectory(again.path).read_recipe().train.precision == "no"
+
+
+def test_a_run_keeps_the_layout_that_it_was_started_with(
+    toy_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy.build_recipe(toy_world, train={"channels_last": "auto", "epochs": 2})
+    monkeypatch.setattr("modalbind.pipeline.settle_layout", _say_last)
+    run = pipeline.align(recipe, out=tmp_path / "run")
+    assert RunDirectory(run.path).read_recipe().train.channels_last is True
+    (run.path / "report.json").unlink()
+    monkeypatch.setattr("modalbind.pipeline.settle_layout", lambda *_: pytest.fail("again"))
+    again = pipeline.align(recipe, out=run.path, resume=True)
+    assert RunDirectory(again.path).read_recipe().train.channels_last is True
+
+
+def _say_last(recipe: Recipe, *_: object) -> Recipe:
+    section = recipe.train.model_copy(update={"channels_last": True})
+    return recipe.model_copy(update={"train": section})

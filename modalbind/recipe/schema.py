@@ -279,6 +279,11 @@ class TrainSection(Section):
         default="no",
         description="Mixed precision; `auto` takes bf16 where a moment's probe finds it faster.",
     )
+    channels_last: bool | Literal["auto"] = Field(
+        default=False,
+        description="Weights of convolutions with their channels last; `auto` times a pass of this "
+        "tower both ways and takes the faster.",
+    )
     checkpoint_every: int = Field(
         default=0, ge=0, description="Steps between checkpoints; 0 = ten a run."
     )

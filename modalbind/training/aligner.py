@@ -71,7 +71,10 @@ class Aligner:
         self.scales = nn.ModuleDict({side: LogitScale(objective, side) for side in sides})
         self.scales.to(accelerator.device)
         trained = [p for p in self.scales.parameters() if p.requires_grad]
-        optimizer = build_optimizer(tower.to(accelerator.device), trained, section)
+        tower.to(accelerator.device)
+        if section.channels_last is True:
+            tower.to(memory_format=torch.channels_last)
+        optimizer = build_optimizer(tower, trained, section)
         self.plain_tower = tower
         self.tower, self.optimizer = accelerator.prepare(tower, optimizer)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -336,7 +339,17 @@ class Aligner:
             if name.startswith(OPTIMIZER_PREFIX):
                 index, field = name.removeprefix(OPTIMIZER_PREFIX).split(".")
                 full["state"].setdefault(int(index), {})[field] = value
+        self._lay_out_as_parameters(full["state"])
         self.optimizer.load_state_dict(full)
+
+    def _lay_out_as_parameters(self, states: dict[int, dict[str, Tensor]]) -> None:
+        """Give moments the strides of their parameters: a fused step goes through both at once."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for index, state in states.items():
+            like = parameters[index]
+            for name, value in state.items():
+                if value.shape == like.shape and value.stride() != like.stride():
+                    state[name] = torch.empty_like(like, dtype=value.dtype).copy_(value)
 
     def _tower_state(self) -> dict[str, Tensor]:
         """Return parameters that train, and buffers; the frozen rest is built again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from typing import Any
 
@@ -345,3 +346,50 @@ def test_an_encoder_with_a_schedule_is_told_the_progress() -> None:
     for start in (0, 4):
         step(aligner, make_batch(), start)
     assert told == [0.0, 0.4]
+
+
+class PictureEncoder(nn.Module):
+    """Two convolutions, one of them by channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, 2)
+        self.second = nn.Conv2d(8, 8, (3, 2), groups=8)
+
+    def forward(self, features: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        return self.second(self.first(features).relu()).mean(dim=(2, 3))
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        return [[self.first], [self.second]]
+
+
+def make_picture_aligner(**section: Any) -> Aligner:
+    torch.manual_seed(0)
+    return make_aligner(Tower(PictureEncoder(), LinearHead(8, DIM), []), **section)
+
+
+def make_picture_batch(seed: int) -> PairBatch:
+    draw = torch.Generator().manual_seed(seed)
+    features = torch.randn(N, 3, 12, 12, generator=draw)
+    return dataclasses.replace(make_batch(seed), features=features, valid_mask=None)
+
+
+def test_channels_last_are_the_same_steps_and_go_on_from_what_was_saved() -> None:
+    first, last = (make_picture_aligner(channels_last=is_last) for is_last in (False, True))
+    weight = last.plain_tower.encoder.first.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    for number in range(3):
+        step(first, make_picture_batch(number), number)
+        step(last, make_picture_batch(number), number)
+    expected = first.state_tensors()
+    for name, found in last.state_tensors().items():
+        torch.testing.assert_close(found, expected[name], atol=1e-5, rtol=1e-4)
+    # As a checkpoint has them: contiguous.
+    saved = {name: value.contiguous().clone() for name, value in last.state_tensors().items()}
+    again = make_picture_aligner(channels_last=True)
+    again.load_state_tensors(saved)
+    for number in range(3, 6):
+        step(last, make_picture_batch(number), number)
+        step(again, make_picture_batch(number), number)
+    found = again.state_tensors()
+    assert all(torch.equal(found[name], value) for name, value in last.state_tensors().items())
