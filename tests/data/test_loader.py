@@ -139,6 +139,56 @@ def test_workers_change_nothing(workers: int) -> None:
     assert read(make_batches(samples)) == read(make_batches(samples, workers=workers))
 
 
+class Sequences(Numbers):
+    """A modality of sequences, each of a length of its own."""
+
+    is_padded = True
+
+    def features(self, sample: Any) -> Tensor:
+        return torch.full((1 + int(sample[0]), 2), float(sample[0]))
+
+
+@pytest.mark.parametrize("shape", ["sequences", "single numbers"])
+def test_workers_hand_on_features_of_any_length(
+    shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shape == "sequences":
+        modality: Numbers = Sequences()
+    else:
+        modality = Numbers()
+        monkeypatch.setattr(modality, "features", lambda sample: torch.tensor(float(sample[0])))
+    found = []
+    for workers in (0, 1):
+        batches = make_batches(make_samples(7), workers=workers)
+        batches.features.store.modality = modality  # type: ignore[assignment]
+        found.append(read(batches))
+    assert found[0] == found[1]
+
+
+class Reads(Sequence[Tensor]):
+    """Features on a disk that notes each read."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.read = count, Counter[int]()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> Any:
+        self.read[index] += 1
+        return torch.full((3,), float(index))
+
+
+@pytest.mark.parametrize(("memory_mib", "reads"), [(0, 3), (1, 1)])
+def test_known_features_are_read_once_within_the_budget(memory_mib: int, reads: int) -> None:
+    samples, disk = make_samples(4), Reads(4)
+    store = SampleStore([Source()], Numbers(), 0)  # type: ignore[list-item,arg-type]
+    features = FeatureSet(samples, store, memory_mib=memory_mib, known=Known(disk, False))
+    for epoch in range(3):
+        assert [features[epoch, n][0].item() for n in range(4)] == [0, 1, 2, 3]
+    assert disk.read == dict.fromkeys(range(4), reads)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_sample_stops_training_as_what_it_is(
     workers: int, monkeypatch: pytest.MonkeyPatch
